@@ -1,0 +1,165 @@
+"""Attention over several examples laid end to end, without padding and without a mask as large as their square.
+
+A batch is one row of T tokens; `segments` says how many belong to each example. The implementation is registered with
+transformers under the name "varlen", so that every architecture that uses its attention interface gains it; the
+segment lengths travel as a keyword argument of the forward pass. `model` proves for each loaded model that examples do
+not see each other, and falls back to padded rows where they do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+NAME = "varlen"
+
+_no_mask: ContextVar[bool] = ContextVar("no_mask", default=False)
+
+
+@contextlib.contextmanager
+def segmented() -> Iterator[None]:
+    """While a batch of segments goes through the model: no mask is built, since the segments are the mask."""
+    token = _no_mask.set(True)
+    try:
+        yield
+    finally:
+        _no_mask.reset(token)
+
+
+def _mask(*args: Any, **kwargs: Any) -> torch.Tensor | None:
+    return None if _no_mask.get() else sdpa_mask(*args, **kwargs)
+
+
+@lru_cache(maxsize=256)
+def groups(segments: tuple[int, ...], slack: float = 1.15) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """Segments of nearly equal length, to go through one batched product: (start, length) of each, longest group first.
+
+    A group's longest segment is at most `slack` times its shortest; the difference is the padding that is computed.
+    """
+    starts = [0]
+    for length in segments:
+        starts.append(starts[-1] + length)
+    by_length = sorted(zip(starts[:-1], segments, strict=True), key=lambda s: -s[1])
+    made: list[list[tuple[int, int]]] = []
+    for start, length in by_length:
+        if made and made[-1][0][1] <= length * slack:
+            made[-1].append((start, length))
+        else:
+            made.append([(start, length)])
+    return tuple(tuple(group) for group in made)
+
+
+def varlen_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    segments: tuple[int, ...] | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention inside each segment.
+
+    Args:
+        query: (1, heads, T, head width); key and value: (1, key-value heads, T, head width).
+        segments: lengths of the examples, sum T; None: an ordinary call (generation), answered with sdpa.
+        sliding_window: a token sees this many tokens, itself included.
+        softcap: scores become softcap * tanh(scores / softcap) (Gemma 2, arXiv:2408.00118).
+
+    Returns:
+        (1, T, heads, head width), and None for the weights.
+    """
+    if segments is None:
+        if softcap is not None:
+            return _capped(module, query, key, value, attention_mask, dropout, scaling, softcap), None
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    repeat = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, repeat), repeat_kv(value, repeat)
+    pieces: list[torch.Tensor] = []
+    order: list[tuple[int, int]] = []
+    for group in groups(segments):
+        longest = group[0][1]
+        q, k, v = (_stack(x, group, longest) for x in (query, key, value))
+        window = sliding_window if sliding_window is not None and sliding_window < longest else None
+        if softcap is None and window is None:
+            out = scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scaling)
+        else:
+            mask = _causal(longest, window, q)
+            if softcap is None:
+                out = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling)
+            else:
+                out = _softcapped(q, k, v, mask, dropout, scaling, softcap)
+        pieces += [out[i, :, :length] for i, (_, length) in enumerate(group)]
+        order += group
+    places = sorted(range(len(order)), key=lambda i: order[i][0])
+    return torch.cat([pieces[i] for i in places], dim=1).transpose(0, 1).unsqueeze(0), None
+
+
+def _stack(x: torch.Tensor, group: tuple[tuple[int, int], ...], longest: int) -> torch.Tensor:
+    """The group's slices of (1, H, T, D) as (segments, H, longest, D), zeros at the right of shorter ones."""
+    parts = [x[0, :, start : start + length] for start, length in group]
+    if len(parts) == 1:
+        return parts[0].unsqueeze(0)
+    return torch.stack([torch.nn.functional.pad(p, (0, 0, 0, longest - p.shape[1])) for p in parts])
+
+
+def _causal(length: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
+    """(length, length), True where a query may look."""
+    place = torch.arange(length, device=like.device)
+    distance = place[:, None] - place[None, :]
+    return (distance >= 0) if window is None else (distance >= 0) & (distance < window)
+
+
+def _softcapped(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    dropout: float,
+    scaling: float | None,
+    softcap: float,
+) -> torch.Tensor:
+    """Attention with capped scores, which sdpa does not offer; `mask` is boolean or additive."""
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = softcap * torch.tanh((query @ key.transpose(-1, -2)).float() * scale / softcap)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+    weights = torch.nn.functional.dropout(torch.softmax(scores, dim=-1).to(query.dtype), dropout)
+    return weights @ value
+
+
+def _capped(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    dropout: float,
+    scaling: float | None,
+    softcap: float,
+) -> torch.Tensor:
+    """An ordinary (generation) call with capped scores: (batch, T, heads, head width)."""
+    repeat = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, repeat), repeat_kv(value, repeat)
+    if mask is None and query.shape[2] > 1:
+        mask = _causal(key.shape[2], None, query)[-query.shape[2] :]
+    return _softcapped(query, key, value, mask, dropout, scaling, softcap).transpose(1, 2)
+
+
+def register() -> None:
+    """Make "varlen" known to transformers; harmless when repeated."""
+    AttentionInterface.register(NAME, varlen_attention)
+    AttentionMaskInterface.register(NAME, _mask)

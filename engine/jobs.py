@@ -1,0 +1,406 @@
+"""What the verbs do, without a terminal: train a run, measure adapters, merge one and prove the result.
+
+Comes from: a project, its workspace, and an `emit`. Goes to: the run's folder. Each job says what it does through
+events; who listens (a log file, a console, nobody) is not its business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine import events, spec
+from engine.control import StopRequest
+from engine.errors import EngineError, InputError, Stopped
+from engine.events import Emit
+from engine.files import sha256, swap_folder, write_atomic, write_json
+from engine.store import ProjectFolder, Run, Workspace, process_start
+from engine.tables import Project
+
+
+def tell(*listeners: Emit) -> Emit:
+    """One `emit` for several listeners."""
+
+    def emit(event: events.Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return emit
+
+
+@dataclass
+class Ending:
+    """How a job that did not fail ends: "done", or what the job says itself."""
+
+    reason: str = "done"
+
+
+@contextlib.contextmanager
+def job(verb: str, project: str, emit: Emit, run: Run | None = None, resumed: int | None = None) -> Iterator[Ending]:
+    """Wrap a job's work in its first and last event; failures are told before they are raised on.
+
+    The traceback of a failure goes to the run's log, never to the user's screen; so does what libraries print.
+    """
+    from engine.model import versions
+
+    begun = time.monotonic()
+    pid = os.getpid()
+    emit(
+        events.Started(
+            verb=verb,
+            pid=pid,
+            pid_started=process_start(pid),
+            project=project,
+            device=_device_name(),
+            versions={"python": platform.python_version(), **versions()},
+            resumed_from_step=resumed,
+        )
+    )
+    ending = Ending()
+    try:
+        with library_output(run):
+            yield ending
+    except Stopped:
+        emit(events.Finished(reason="stopped", seconds=time.monotonic() - begun))
+        raise
+    except BaseException as error:
+        trace = _store_trace(run) if run else None
+        if isinstance(error, EngineError):
+            emit(events.Failed(problem=error.problem, where=error.where, remedy=error.remedy, trace=trace))
+        else:
+            problem = "interrupted at once" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
+            emit(events.Failed(problem=problem, trace=trace))
+        raise
+    emit(events.Finished(reason=ending.reason, seconds=time.monotonic() - begun))
+
+
+@contextlib.contextmanager
+def library_output(run: Run | None) -> Iterator[None]:
+    """What libraries print while a run works goes to its log.txt; the console keeps the stream it was made with."""
+    if run is None:
+        yield
+        return
+    with (
+        run.log.open("a", encoding="utf-8", buffering=1) as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        yield
+
+
+def _store_trace(run: Run) -> str | None:
+    with contextlib.suppress(OSError):  # the disk may be what failed
+        with run.log.open("a", encoding="utf-8") as log:
+            log.write(traceback.format_exc())
+        return str(run.log)
+    return None
+
+
+def _device_name() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    return f"CPU ({os.cpu_count()} cores)"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training ended; `adapter` is complete and loadable."""
+
+    reason: str
+    steps: int
+    adapter: Path
+    best_step: int | None
+
+
+def new_run(folder: ProjectFolder, project: Project) -> Run:
+    """The folder of a new run, with the resolved project file it is started with."""
+    run = folder.new_run()
+    write_atomic(run.project_file, spec.dump(project))
+    return run
+
+
+def train(folder: ProjectFolder, run: Run, project: Project, emit: Emit, stop: StopRequest) -> TrainResult:
+    """Train the run's adapter, from its newest checkpoint where it has one.
+
+    Raises:
+        Stopped: a stop was asked for; the checkpoint is written.
+        InputError, WorkFailed: see `dataset.load`, `model.load`, `train.Training`.
+    """
+    from engine import dataset, evaluate, lora, model
+    from engine.train import Training
+
+    workspace = Workspace(folder.workspace)
+    location = model.base_location(project.model, workspace)
+    tokenizer = model.load_tokenizer(location, project.model)
+    data = dataset.load(project, workspace, tokenizer, emit)
+    dataset.store_ledger(run.path / "ledger.json", data)
+    loaded = load_base(project, workspace, emit)
+    initial = lora.attach(loaded, project.lora, location, project.model.revision, project.train.seed)
+    made_from = write_run_json(run, project, data, location)
+    unseen = data.test.examples if data.test else []
+
+    def measure() -> float:
+        chosen = unseen[: project.train.evaluate_rows]
+        scores = evaluate.score(loaded, chosen, scope="completion", window=0, batch_tokens=project.eval.batch_tokens)
+        nll, tokens = sum(s.nll for s in scores), sum(s.tokens for s in scores)
+        emit(scored("adapter", "test", nll, tokens, training.progress.step))
+        return nll / tokens
+
+    training = Training(
+        loaded,
+        project,
+        data.train.examples,
+        emit,
+        run.checkpoints,
+        made_from,
+        initial,
+        measure if unseen else None,
+        lambda step: _samples(loaded, project, data, run, emit, step),
+        stop,
+    )
+    done = training.resume()
+    if done:
+        emit(events.Note(text=f"going on after step {done} of {training.steps}"))
+    reason = training.run()
+    if reason == "stopped":
+        raise Stopped(
+            f"stopped after step {training.progress.step} of {training.steps}; the checkpoint is written",
+            where=str(run.path),
+            remedy=f"go on with `loraworkbench train {folder.name} --resume {int(run.path.name)}`",
+        )
+    best = training.restore_best()
+    lora.save_adapter(run.adapter, loaded, initial, card(run, project, data, training.progress.step))
+    emit(events.Saved(what="adapter", path=str(run.adapter), bytes=_size(run.adapter), step=training.progress.step))
+    return TrainResult(reason, training.progress.step, run.adapter, best)
+
+
+def load_base(project: Project, workspace: Workspace, emit: Emit) -> Any:
+    """`model.load` with its stage events."""
+    from engine import model
+
+    name = f"load {project.model.base} ({project.model.quantization})"
+    emit(events.Stage(name=name, done=0, total=1))
+    loaded = model.load(project, workspace)
+    emit(events.Stage(name=name, done=1, total=1))
+    return loaded
+
+
+def scored(name: str, split: str, nll: float, tokens: int, step: int | None) -> events.Scored:
+    """A `scored` event from sums; perplexity overflows to infinity rather than failing."""
+    import math
+
+    mean = nll / tokens if tokens else math.nan
+    perplexity = math.exp(mean) if mean < 700 else math.inf
+    return events.Scored(
+        model=name, split=split, scope="completion", nll=nll, tokens=tokens, perplexity=perplexity, step=step
+    )
+
+
+def watch_prompts(project: Project, data: Any, how_many: int = 3) -> list[tuple[str, list[int]]]:
+    """(text, ids) of `generate.prompts`, or of the first unseen rows where the project names none."""
+    from engine.tokens import Encoder
+
+    template = data.template
+    encoder = Encoder(template.tokenizer)
+    if project.generate.prompts:
+        return [(p, encoder.prompt(template.prompt(p))) for p in project.generate.prompts]
+    split = data.test or data.train
+    made = []
+    for (_, item), example in list(zip(split.items, split.examples, strict=True))[:how_many]:
+        made.append((item.prompt if hasattr(item, "prompt") else example.reference, example.prompt_ids))
+    return made
+
+
+def _samples(loaded: Any, project: Project, data: Any, run: Run, emit: Emit, step: int) -> None:
+    """Answer the watch prompts with the weights of this moment, and keep the answers."""
+    import json
+
+    from engine import generate
+
+    asked = watch_prompts(project, data)
+    settings = generate.settings_from(project.generate, loaded, data.template.stop)
+    answers = generate.complete(loaded, [ids for _, ids in asked], settings)
+    with (run.path / "samples.jsonl").open("a", encoding="utf-8") as file:
+        for (prompt, _), answer in zip(asked, answers, strict=True):
+            file.write(json.dumps({"step": step, "prompt": prompt, "text": answer.text}, ensure_ascii=False) + "\n")
+            emit(events.Sample(model="adapter", prompt=prompt, text=answer.text, step=step))
+
+
+def write_run_json(run: Run, project: Project, data: Any, location: str) -> str:
+    """Record what the run is made from; returns the digest that checkpoints are tied to."""
+    from engine.model import versions
+    from engine.tokens import cache_key
+
+    base = Path(location)
+    weights = {p.name: sha256(p) for p in sorted(base.glob("*.safetensors"))} if base.is_dir() else {}
+    tied = project.model_dump(exclude={"project": True, "eval": True, "generate": True, "launch": True})
+    for name in ("save_every", "keep_checkpoints", "sample_every", "micro_batch_tokens", "activation_checkpointing"):
+        tied["train"].pop(name)  # these may change between a stop and a resume without changing the result
+    made_from = cache_key([repr(sorted(tied.items())), data.digest, repr(weights) or location])
+    facts = {
+        "made_from": made_from,
+        "base": location,
+        "base_revision": project.model.revision,
+        "base_sha256": weights,
+        "data_sha256": data.digest,
+        "train_rows": len(data.train.examples),
+        "test_rows": len(data.test.examples) if data.test else 0,
+        "versions": versions(),
+        "python": platform.python_version(),
+        "command": sys.argv,
+        "git_commit": _git_commit(run.path),
+    }
+    write_json(run.path / "run.json", facts)
+    return made_from
+
+
+def _git_commit(folder: Path) -> str | None:
+    with contextlib.suppress(OSError):
+        done = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+        return done.stdout.strip() or None
+    return None
+
+
+def card(run: Run, project: Project, data: Any, step: int) -> str:
+    """The adapter's README: what it is, what from, how made."""
+    lines = [
+        "---",
+        "library_name: peft",
+        f"base_model: {project.model.base}",
+        "tags: [lora]",
+        "---",
+        "",
+        f"# {run.label}",
+        "",
+        project.project.description or f"A LoRA adapter for {project.model.base}, trained with LoRA Workbench.",
+        "",
+        f"- Base: `{project.model.base}`, held as {project.model.quantization} while training",
+        f"- LoRA: r {project.lora.r}, alpha {project.lora.alpha:g}, targets {project.lora.target_modules}",
+        f"- Data: {len(data.train.examples)} rows of `{project.data.train}` (SHA-256 of the tokens {data.digest[:16]})",
+        f"- {step} steps, learning rate {project.train.learning_rate:g}, seed {project.train.seed}",
+        f"- Template: {data.template.kind}",
+        "",
+        "The project file it was trained with, in full:",
+        "",
+        "```toml",
+        spec.dump(project).strip(),
+        "```",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _size(path: Path) -> int:
+    from engine.files import size_of
+
+    return size_of(path)
+
+
+def dataset_of(project: Project, workspace: Workspace, emit: Emit) -> Any:
+    """The project's data, tokenised for its base."""
+    from engine import dataset, model
+
+    location = model.base_location(project.model, workspace)
+    return dataset.load(project, workspace, model.load_tokenizer(location, project.model), emit)
+
+
+def merge(
+    folder: ProjectFolder,
+    project: Project,
+    adapter: Path,
+    out: Path,
+    emit: Emit,
+    *,
+    base_weights: Any = "original",
+    replace: bool = False,
+    prove: bool = True,
+) -> dict[str, Any]:
+    """Merge an adapter into the project's base, prove the result, and only then put it at `out`.
+
+    Raises:
+        InputError: base and adapter do not go together, or `out` exists (see `merge.merge`).
+        WorkFailed: no space, or the merged model is not base + adapter; `out` is as it was.
+    """
+    from dataclasses import asdict
+
+    from engine import merge as merging
+    from engine import model, verify
+    from engine.errors import WorkFailed
+    from engine.nf4 import FourBit
+
+    workspace = Workspace(folder.workspace)
+    base = Path(model.base_location(project.model, workspace))
+    if not base.is_dir():
+        base = model.snapshot(str(base), project.model)
+    if out.exists() and not replace:
+        raise InputError("already exists", where=str(out), remedy="choose another folder with --out, or give --replace")
+    device = model.choose_device(project.launch)
+    code: Any = project.model.quantization if project.model.quantization in ("nf4", "fp4") else "nf4"
+    dtype: Any = str(model.choose_dtype(project.model.dtype, device)).removeprefix("torch.")
+    beside = out.with_name(out.name + ".unverified")
+    report = merging.merge(
+        base,
+        adapter,
+        beside,
+        base_weights=base_weights,
+        four_bit=FourBit(code=code, double=project.model.double_quantization, dtype=dtype, device=str(device)),
+        replace=True,
+        emit=emit,
+    )
+    facts = {k: v for k, v in asdict(report).items() if k != "out"}
+    facts |= {"base": str(base), "adapter": str(adapter), "verification": None}
+    if prove:
+        data = dataset_of(project, workspace, lambda _: None)
+        examples = (data.test or data.train).examples[:VERIFIED_ROWS]
+        emit(events.Stage(name="verify the merge", done=0, total=1))
+        proof = verify.verify(project, workspace, adapter, beside, examples, base_weights)
+        emit(events.Stage(name="verify the merge", done=1, total=1))
+        facts["verification"] = proof.to_json()
+        if not proof.holds:
+            write_json(beside / "merge.json", facts)
+            raise WorkFailed(
+                f"the merged model differs from base + adapter: KL {proof.kl:.2g} (base alone: {proof.adapter_kl:.2g}), "
+                f"perplexity {proof.perplexity_merged:.4g} for {proof.perplexity_adapter:.4g}",
+                where=str(beside),
+                remedy="it is kept there for inspection and was not put in its place",
+            )
+    write_json(beside / "merge.json", facts)
+    swap_folder(beside, out)
+    emit(events.Saved(what="merged model", path=str(out), bytes=_size(out)))
+    return {"out": str(out), **facts}
+
+
+VERIFIED_ROWS = 24
+"""Rows whose prompts and completions a merge is verified on."""
+
+
+def adapter_of(workspace: Workspace, project: ProjectFolder, name: str | None) -> tuple[str, Path]:
+    """The name and folder of an adapter: a folder, a run ("3", "starter/3"), or None for the project's newest.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name is None:
+        for run in reversed(project.runs()):
+            if (run.adapter / "adapter_config.json").is_file():
+                return run.label.replace("/", "-"), run.adapter
+        remedy = f"`loraworkbench train {project.name}` makes one"
+        raise InputError("this project has no adapter yet", where=str(project.path), remedy=remedy)
+    path = Path(name)
+    if (path / "adapter_config.json").is_file():
+        parent = path.resolve().parent
+        return (Run(parent).label.replace("/", "-") if parent.name.isdigit() else path.resolve().name), path.resolve()
+    run = project.run(name) if name.isdigit() else workspace.run(name)
+    if not (run.adapter / "adapter_config.json").is_file():
+        raise InputError(f"run {run.label} has no adapter ({run.state().state})", where=str(run.path))
+    return run.label.replace("/", "-"), run.adapter

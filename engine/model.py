@@ -1,0 +1,357 @@
+"""Load a base model (whole, int8, nf4, fp4), put adapters on it, and run flat batches through it.
+
+Comes from: the [model] and [lora] tables. Goes to: `train`, `evaluate`, `generate`, as one `Loaded`, which knows how to
+turn a flat batch into hidden states on this architecture, and which of them have been proved at load time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine import attention
+from engine.errors import InputError, WorkFailed
+from engine.loss import Head
+from engine.store import Workspace, shipped
+from engine.tables import LaunchTable, ModelTable, Project
+from engine.tokens import Batch
+
+
+def quiet() -> None:
+    """Keep the libraries' notices off the screen: what matters is said in our own words."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from transformers.utils import logging as hf_logging
+
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(peft|bitsandbytes|transformers)\b.*")
+
+
+def base_location(table: ModelTable, workspace: Workspace) -> str:
+    """Where the base is: a folder's path, or a Hub id.
+
+    Raises:
+        InputError: it is written like a path and there is no such folder.
+    """
+    if table.base == "starter":
+        return str(shipped("data/starter"))
+    folder = workspace.resolve(table.base)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise InputError("this folder holds no model: config.json is missing", where=str(folder))
+        return str(folder)
+    if table.base.startswith((".", "/", "~")) or table.base.count("/") > 1:
+        raise InputError("no such folder for model.base", where=str(folder), remedy="give a folder or a Hub id")
+    return table.base
+
+
+def choose_device(launch: LaunchTable) -> torch.device:
+    """The device of launch.device.
+
+    Raises:
+        InputError: it asks for a GPU that is not there.
+    """
+    if launch.device == "cpu" or (launch.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    device = torch.device("cuda:0" if launch.device in ("auto", "cuda") else launch.device)
+    if not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"launch.device = {launch.device!r}: no such GPU", remedy="`loraworkbench doctor` lists them")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of model.dtype; "auto" is bfloat16 where the device has instructions for it."""
+    if name != "auto":
+        return getattr(torch, name)
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_avx512_bf16() else torch.float32
+
+
+def _has_avx512_bf16() -> bool:
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+
+
+def load_tokenizer(location: str, table: ModelTable) -> Any:
+    """The base's fast tokenizer.
+
+    Raises:
+        InputError: there is none (only tokenizers with character offsets are supported).
+    """
+    from transformers import AutoTokenizer
+
+    with _hub_errors(location):
+        tokenizer = AutoTokenizer.from_pretrained(
+            location, revision=table.revision, trust_remote_code=table.trust_remote_code
+        )
+    if not tokenizer.is_fast:
+        raise InputError("this model has no fast tokenizer (tokenizer.json)", where=location)
+    return tokenizer
+
+
+@contextlib.contextmanager
+def _hub_errors(location: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"cannot load the base model: {first}",
+            where=location,
+            remedy="check model.base and model.revision; offline, give a folder or a model that is in the Hub cache",
+        ) from error
+
+
+@dataclass
+class Loaded:
+    """A base model in memory, with any number of adapters.
+
+    Attributes:
+        causal: the transformers model (with LoRA layers inside once an adapter is attached).
+        peft: the PeftModel around it, or None while there is no adapter.
+        route: "varlen" (examples end to end) or "padded" (a row each); proved by `prove`.
+        head: hidden states -> logits, the model's own scaling and capping included.
+    """
+
+    causal: Any
+    tokenizer: Any
+    location: str
+    device: torch.device
+    dtype: torch.dtype
+    quantization: str
+    route: str = "padded"
+    head: Head = field(init=False)
+    peft: Any = None
+
+    def __post_init__(self) -> None:
+        self.head = self._plain_head
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The model without its head."""
+        return getattr(self.causal, self.causal.base_model_prefix)
+
+    @property
+    def limit(self) -> int | None:
+        """Longest context of the model in tokens, where its config says."""
+        config = self.causal.config.get_text_config()
+        return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+
+    def hidden(self, batch: Batch) -> torch.Tensor:
+        """Last hidden states of a flat batch, (T, width), whatever route the architecture takes."""
+        ids = torch.from_numpy(batch.ids).to(self.device)
+        positions = torch.from_numpy(batch.positions).to(self.device)
+        if self.route == "varlen":
+            with attention.segmented():
+                out = self.decoder(
+                    input_ids=ids[None], position_ids=positions[None], use_cache=False, segments=batch.segments
+                )
+            return out.last_hidden_state[0]
+        rows, longest = len(batch.segments), max(batch.segments)
+        # Causal attention never looks right, so padding at the right needs no mask.
+        padded = ids.new_zeros(rows, longest)
+        inside = torch.arange(longest)[None] < torch.tensor(batch.segments)[:, None]
+        inside = inside.to(self.device)
+        padded[inside] = ids
+        return self.decoder(input_ids=padded, use_cache=False).last_hidden_state[inside]
+
+    def _plain_head(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.causal.get_output_embeddings()(hidden)
+
+    def _own_head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The head with the scalings that some families put around it (Gemma 2, Granite, Cohere)."""
+        config = self.causal.config.get_text_config()
+        logits = self._plain_head(hidden)
+        logits = logits * getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)
+        cap = getattr(config, "final_logit_softcapping", None)
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+    @torch.no_grad()
+    def prove(self) -> None:
+        """Find the head that gives the model's own logits, and show that examples end to end do not see each other.
+
+        Raises:
+            InputError: the architecture's logits cannot be reproduced from its hidden states.
+        """
+        was_training = self.causal.training
+        self.causal.eval()
+        generator = torch.Generator().manual_seed(0)
+        size = min(self.causal.get_input_embeddings().weight.shape[0], 1000)
+        a, b, x = (torch.randint(size, (n,), generator=generator).numpy() for n in (5, 5, 7))
+        alone = self._probe([x])
+        logits = self.causal(input_ids=torch.from_numpy(x)[None].to(self.device), use_cache=False).logits[0]
+        for head in (self._plain_head, self._own_head):
+            if _close(head(alone), logits):
+                self.head = head
+                break
+        else:
+            raise InputError(
+                f"{type(self.causal).__name__}: its logits are not a function of its last hidden states that is known here",
+                where=self.location,
+                remedy="this architecture is not supported yet",
+            )
+        if self.route == "varlen":
+            after_a, after_b = self._probe([a, x])[5:], self._probe([b, x])[5:]
+            if not torch.equal(after_a, after_b) or not _close(after_a, alone):
+                self.route = "padded"
+        self.causal.train(was_training)
+
+    def _probe(self, documents: list[Any]) -> torch.Tensor:
+        from engine.tokens import Example, collate
+
+        return self.hidden(collate([Example(d, d.astype("float32")) for d in documents]))
+
+    @property
+    def adapters(self) -> list[str]:
+        """Names of the adapters that are attached."""
+        return list(self.peft.peft_config) if self.peft is not None else []
+
+    def load_adapter(self, name: str, path: Path) -> None:
+        """Attach a stored adapter for inference; the base is not touched.
+
+        Raises:
+            InputError: its tensors do not fit this base, or some would not be used.
+        """
+        from peft import PeftModel
+        from safetensors import safe_open
+
+        file = path / "adapter_model.safetensors"
+        if not file.is_file():
+            raise InputError("not an adapter: adapter_model.safetensors is missing", where=str(path))
+        try:
+            if self.peft is None:
+                self.peft = PeftModel.from_pretrained(self.causal, str(path), adapter_name=name, is_trainable=False)
+            else:
+                self.peft.load_adapter(str(path), adapter_name=name, is_trainable=False)
+        except (RuntimeError, ValueError, KeyError, OSError) as error:
+            raise InputError(f"this adapter does not fit the base: {str(error).splitlines()[0]}", where=str(path)) from error
+        with safe_open(file, "pt") as stored:
+            expected, here = len(stored.keys()), sum(1 for n in self.peft.state_dict() if f".{name}." in f"{n}.")
+        if here < expected:
+            raise InputError(f"{expected - here} of the adapter's {expected} tensors have no place here", where=str(path))
+
+    @contextlib.contextmanager
+    def using(self, name: str | None) -> Iterator[None]:
+        """While in the block the weights are those of adapter `name`, or of the untouched base (None)."""
+        if self.peft is None:
+            if name is not None:
+                raise KeyError(name)
+            yield
+        elif name is None:
+            with self.peft.disable_adapter():
+                yield
+        else:
+            self.peft.set_adapter(name, inference_mode=True)
+            yield
+
+    def parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """Trainable parameters by name."""
+        return [(n, p) for n, p in self.causal.named_parameters() if p.requires_grad]
+
+
+def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return bool((a - b).abs().max() <= 0.05 * b.abs().max().clamp_min(1e-6))
+
+
+def snapshot(name: str, table: ModelTable) -> Path:
+    """The folder of a Hub model's files on this machine, downloaded where they are not."""
+    from huggingface_hub import snapshot_download
+
+    with _hub_errors(name):
+        return Path(snapshot_download(name, revision=table.revision, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]))
+
+
+def load(project: Project, workspace: Workspace) -> Loaded:
+    """The base of a project, on its device, frozen, in eval mode, its route proved.
+
+    Raises:
+        InputError: it cannot be found or loaded, or the settings do not fit it.
+        WorkFailed: it does not fit into memory.
+    """
+    from transformers import AutoModelForCausalLM
+
+    quiet()
+    if project.launch.offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    if project.launch.threads:
+        torch.set_num_threads(project.launch.threads)
+    table = project.model
+    location, device = base_location(table, workspace), choose_device(project.launch)
+    dtype = choose_dtype(table.dtype, device)
+    tokenizer = load_tokenizer(location, table)
+    attention.register()
+    varlen = table.attention in ("auto", attention.NAME)
+    implementation = attention.NAME if varlen else table.attention
+    try:
+        with _hub_errors(location):
+            causal = AutoModelForCausalLM.from_pretrained(
+                location,
+                revision=table.revision,
+                trust_remote_code=table.trust_remote_code,
+                dtype=dtype,
+                quantization_config=quantization_config(table, dtype),
+                device_map={"": device},
+                attn_implementation=implementation,
+                use_safetensors=True,
+            )
+    except torch.OutOfMemoryError as error:
+        remedy = 'try model.quantization = "nf4", a smaller base, or free the GPU (`loraworkbench doctor`)'
+        raise WorkFailed("the base does not fit into memory", where=location, remedy=remedy) from error
+    causal.requires_grad_(False)
+    causal.eval()
+    causal.config.use_cache = False
+    keep_quantized_weights_still(causal)
+    loaded = Loaded(causal, tokenizer, location, device, dtype, table.quantization, attention.NAME if varlen else "padded")
+    loaded.prove()
+    if table.attention == attention.NAME and loaded.route != attention.NAME:
+        raise InputError('model.attention = "varlen" lets examples see each other on this model', remedy='use "auto"')
+    return loaded
+
+
+def quantization_config(table: ModelTable, dtype: torch.dtype) -> Any:
+    """The transformers quantization config of model.quantization, or None."""
+    from transformers import BitsAndBytesConfig
+
+    if table.quantization == "none":
+        return None
+    if table.quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=table.quantization,
+        bnb_4bit_use_double_quant=table.double_quantization,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def keep_quantized_weights_still(model: nn.Module) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights in place.
+
+    On CPUs with AVX512-BF16, bitsandbytes 0.50 repacks them at the first forward in eval mode, after which gradients
+    are wrong by orders of magnitude and dequantizing returns garbage. The layers then compute in eval mode as in train
+    mode: dequantize and multiply.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    from importlib.metadata import version
+
+    return {n: version(n) for n in ("torch", "transformers", "peft", "bitsandbytes")}

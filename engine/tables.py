@@ -1,0 +1,258 @@
+"""The tables of project.toml: every key with its type, unit, default and reason, in the one place that defines it.
+
+`spec` reads project files into these models, `loraworkbench new` writes the commented file from them, and an editor
+can complete and explain keys from them. Everything is frozen and strict: "3" is not 3, an unknown key is an error.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Table(BaseModel):
+    """One table of the file; the class docstring is its heading."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", validate_default=True)
+
+
+def key(default: Any, doc: str, *, unit: str = "", why: str = "", **limits: Any) -> Any:
+    """A documented key: what it is, its unit, and why the default is what it is."""
+    return Field(default=default, description=doc, json_schema_extra={"unit": unit, "why": why}, **limits)
+
+
+class ProjectTable(Table):
+    """What this project is called."""
+
+    name: str = key("", "Name shown in lists; empty: the folder's name.")
+    description: str = key("", "A sentence for people.")
+
+
+class ModelTable(Table):
+    """The base model that is adapted."""
+
+    base: str = key(
+        "starter",
+        'A Hub id ("Qwen/Qwen3-0.6B-Base"), a folder, or "starter" (the small model that comes with the workbench).',
+        why="the starter needs no network and no GPU",
+        min_length=1,
+    )
+    revision: str | None = key(None, "Branch, tag or commit of a Hub model.", why="a commit makes a run repeatable")
+    quantization: Literal["none", "int8", "nf4", "fp4"] = key(
+        "nf4", "How the frozen base is held in memory.", why="NF4 is a quarter of 16 bits and loses the least of the two 4-bit codes"
+    )
+    double_quantization: bool = key(
+        True, "Also quantize the scales of nf4 and fp4.", why="saves 0.4 bit a weight at no measurable loss"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = key(
+        "auto",
+        "Type of the unquantized weights and of the arithmetic.",
+        why="auto is bfloat16 where the device computes in it, else float32",
+    )
+    attention: Literal["auto", "varlen", "sdpa", "eager", "flash_attention_2", "flash_attention_3"] = key(
+        "auto",
+        "Attention implementation.",
+        why="auto is the fastest that is proved, when the model is loaded, to keep packed examples apart",
+    )
+    trust_remote_code: bool = key(False, "Run Python code from the model's repository.", why="it can do anything you can")
+
+
+class DataTable(Table):
+    """What is learned from, and what is kept unseen for measuring."""
+
+    train: str = key(
+        "data/word_problems/train.jsonl",
+        'A file or folder relative to the workspace, or "hub:NAME" (JSONL, JSON, CSV, TSV, Parquet, text).',
+        min_length=1,
+    )
+    test: str | None = key(None, "Unseen rows, never trained on; the same forms as `train`.")
+    test_fraction: float = key(
+        0.0, "Where there is no `test`: the share of rows kept unseen, chosen by `seed`.", ge=0.0, lt=1.0
+    )
+    seed: int = key(0, "Chooses the rows of `test_fraction`.", ge=0)
+    subset: str | None = key(None, "Subset (configuration) of a Hub dataset.")
+    train_split: str = key("train", "Split of a Hub dataset to train on.")
+    test_split: str = key("test", "Split of a Hub dataset to measure on (where `test` is a hub source).")
+    revision: str | None = key(None, "Branch, tag or commit of a Hub dataset.")
+    streaming: bool = key(False, "Read a Hub dataset as a stream instead of downloading all of it.")
+    train_limit: int | None = key(None, "Use at most this many rows for training, the first ones.", unit="rows", ge=1)
+    test_limit: int | None = key(None, "Use at most this many unseen rows, the first ones.", unit="rows", ge=1)
+    shape: Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "text"] = key(
+        "auto", "What a row looks like.", why="auto detects it and shows what it found"
+    )
+    prompt_column: str | None = key(None, "Column of the prompt, where it is not detected.")
+    completion_column: str | None = key(None, "Column of the completion, where it is not detected.")
+    messages_column: str | None = key(None, "Column of the chat messages, where it is not detected.")
+    text_column: str | None = key(None, "Column of the text, where it is not detected.")
+    system_column: str | None = key(None, "Column of the system prompt, where it is not detected.")
+    template: Literal["auto", "chat", "format"] = key(
+        "auto",
+        "How a row becomes text: the tokenizer's chat template, or the two format strings below.",
+        why="auto takes the chat template where the tokenizer has one, else the format strings",
+    )
+    system: str | None = key(None, "System prompt for rows that have none of their own (chat template).")
+    prompt_format: str = key(
+        "Question: {prompt}\nAnswer:", 'The prompt (template = "format"); {prompt} or any column of the row.'
+    )
+    completion_format: str = key(
+        " {completion}", 'The completion (template = "format"); starts with the space that separates it from the prompt.'
+    )
+    max_refused: float = key(
+        0.05,
+        "Stop when more than this share of the rows cannot be used.",
+        why="a few broken rows are normal, many are a mistake in the settings",
+        ge=0.0,
+        le=1.0,
+    )
+
+
+Rank = Annotated[int, Field(ge=1, le=4096)]
+
+
+class LoraTable(Table):
+    """The adapter: a product of two thin matrices beside each target (Hu et al. 2021, arXiv:2106.09685)."""
+
+    r: Rank = key(16, "Rank of the update.", why="enough for most tasks; parameters and memory grow linearly with it")
+    alpha: float = key(
+        32.0, "Scale of the update: it is multiplied by alpha / r.", why="twice the rank is the usual start", gt=0.0
+    )
+    dropout: float = key(0.0, "Dropout on the adapter's input while training.", ge=0.0, lt=1.0)
+    target_modules: str | list[str] = key(
+        "all-linear",
+        'What gets an adapter: "all-linear", a list of module names, or a regular expression over full names.',
+        why="all linear layers learn better than attention alone at the same number of parameters",
+    )
+    rslora: bool = key(
+        False, "Scale by alpha / sqrt(r) (Kalajdzievski 2023, arXiv:2312.03732).", why="matters for ranks of 64 and more"
+    )
+    dora: bool = key(False, "Learn direction and magnitude apart (Liu et al. 2024, arXiv:2402.09353); slower.")
+    init: Literal["default", "gaussian", "pissa", "olora", "loftq"] = key(
+        "default",
+        "First values of the two matrices; pissa, olora and loftq start from a decomposition of the base.",
+        why="default starts with an update of exactly zero",
+    )
+    lora_plus_ratio: float = key(
+        1.0, "Learning rate of B over that of A (LoRA+, Hayou et al. 2024, arXiv:2402.12354).", ge=1.0
+    )
+    rank_pattern: dict[str, Rank] = key({}, "Other ranks for some modules: name or regular expression -> rank.")
+    alpha_pattern: dict[str, float] = key({}, "Other alphas for some modules: name or regular expression -> alpha.")
+    modules_to_save: list[str] = key(
+        [], "Modules trained in full and stored with the adapter, for example embed_tokens for new tokens."
+    )
+
+
+class TrainTable(Table):
+    """How the adapter is trained."""
+
+    epochs: float = key(3.0, "Passes over the training rows (where `steps` is 0).", unit="epochs", gt=0.0)
+    steps: int = key(0, "Optimizer steps; 0: as many as `epochs` needs.", unit="steps", ge=0)
+    examples_per_step: int = key(
+        16, "Examples (packs, when packing) whose gradient makes one step.", unit="examples", ge=1
+    )
+    tokens_per_step: int = key(
+        0, "Instead: fill each step with about this many tokens; 0: count examples.", unit="tokens", ge=0
+    )
+    micro_batch_tokens: int = key(
+        4096,
+        "At most this many tokens go through the model at once (one longer example still goes alone).",
+        unit="tokens",
+        why="changes memory and speed, never the result: a step has one denominator",
+        ge=1,
+    )
+    packing: bool = key(
+        False,
+        "Join examples into packs of up to max_length before they are dealt to steps; they never see each other.",
+        why="examples are never padded either way; packs make steps of equal size when lengths vary much",
+    )
+    max_length: int = key(1024, "Longest example.", unit="tokens", ge=8)
+    overlong: Literal["cut", "refuse", "stop"] = key(
+        "cut", "What happens to a longer row: cut its end, leave it out, or stop the run. All are counted."
+    )
+    learning_rate: float = key(
+        2e-4, "Highest learning rate.", why="LoRA wants about ten times that of full fine-tuning", gt=0.0
+    )
+    schedule: Literal["constant", "linear", "cosine"] = key("cosine", "Course of the learning rate after the warm-up.")
+    warmup: float = key(0.03, "Share of the steps over which the learning rate rises from zero.", ge=0.0, le=1.0)
+    minimum_learning_rate: float = key(0.0, "Where the schedule ends, as a share of learning_rate.", ge=0.0, le=1.0)
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"] = key(
+        "adamw", "AdamW of torch, or of bitsandbytes with 8-bit or paged state (needs a GPU)."
+    )
+    betas: list[float] = key([0.9, 0.999], "AdamW's two decay rates.", min_length=2, max_length=2)
+    epsilon: float = key(1e-8, "AdamW's epsilon.", gt=0.0)
+    weight_decay: float = key(0.0, "Decoupled weight decay on the adapter's matrices.", ge=0.0)
+    max_gradient_norm: float = key(1.0, "Clip the gradient to this norm; 0: never.", ge=0.0)
+    seed: int = key(0, "Order, dropout and initial values are functions of it and the step.", ge=0)
+    activation_checkpointing: bool = key(
+        False, "Recompute activations in the backward pass: less memory, about a quarter slower, the same result."
+    )
+    evaluate_every: int = key(0, "Measure the unseen loss every N steps; 0: only at the end.", unit="steps", ge=0)
+    evaluate_rows: int = key(64, "Unseen rows for that measurement.", unit="rows", ge=1)
+    sample_every: int = key(0, "Answer `generate.prompts` every N steps; 0: never.", unit="steps", ge=0)
+    save_every: int = key(100, "Write a checkpoint every N steps; 0: only when stopped and at the end.", unit="steps", ge=0)
+    keep_checkpoints: int = key(2, "Checkpoints to keep, the newest (and the best one).", ge=1)
+    early_stopping: int = key(
+        0, "Stop when the unseen loss has not improved in this many measurements, and keep the best; 0: never.", ge=0
+    )
+
+
+class EvalTable(Table):
+    """How base and adapters are measured."""
+
+    train_rows: int = key(100, "Training rows to measure on, a seeded sample; 0: none.", unit="rows", ge=0)
+    test_rows: int = key(0, "Unseen rows to measure on, a seeded sample; 0: all.", unit="rows", ge=0)
+    window: int = key(
+        0,
+        "Longest context for perplexity; longer texts are scored in windows, every token once; 0: the model's limit.",
+        unit="tokens",
+        ge=0,
+    )
+    batch_tokens: int = key(8192, "Tokens scored at once; changes memory, never the sums.", unit="tokens", ge=1)
+    exact_match: Literal["auto", "none", "gsm8k", "last_number", "text", "regex"] = key(
+        "auto",
+        "How the answer is read off a generated text and off the reference.",
+        why="auto is gsm8k where references hold a `####` line, else none",
+    )
+    answer_pattern: str = key("", 'exact_match = "regex": the first group of the first match is the answer.')
+    match_rows: int = key(200, "Rows of each split to generate answers for; 0: all.", unit="rows", ge=0)
+    bootstrap: int = key(1000, "Resamples of rows for the 95 % interval.", ge=100)
+    seed: int = key(0, "Chooses the sampled rows and the resamples.", ge=0)
+
+
+class GenerateTable(Table):
+    """How texts are generated."""
+
+    max_new_tokens: int = key(256, "Longest answer.", unit="tokens", ge=1)
+    temperature: float = key(0.0, "0 is greedy: always the likeliest token.", ge=0.0)
+    top_p: float = key(1.0, "Sample from the smallest set of tokens with this much probability.", gt=0.0, le=1.0)
+    top_k: int = key(0, "Sample from this many likeliest tokens; 0: all.", ge=0)
+    seed: int = key(0, "The same seed gives the same text.", ge=0)
+    stop: list[str] = key([], "Texts that end an answer, besides the tokenizer's stop tokens.")
+    prompts: list[str] = key([], "Prompts to watch while training and to compare with; empty: unseen rows.")
+
+
+class LaunchTable(Table):
+    """Where and how the work is started."""
+
+    device: str = key("auto", '"auto", "cpu", "cuda" or "cuda:N".', pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    threads: int = key(0, "CPU threads; 0: one a core.", ge=0)
+    offline: bool = key(False, "Never ask the network, use what is on disk.")
+
+
+class Project(Table):
+    """A whole project file."""
+
+    project: ProjectTable = ProjectTable()
+    model: ModelTable = ModelTable()
+    data: DataTable = DataTable()
+    lora: LoraTable = LoraTable()
+    train: TrainTable = TrainTable()
+    eval: EvalTable = EvalTable()
+    generate: GenerateTable = GenerateTable()
+    launch: LaunchTable = LaunchTable()
+
+
+TABLES: dict[str, type[Table]] = {
+    name: field.annotation  # type: ignore[misc]
+    for name, field in Project.model_fields.items()
+}

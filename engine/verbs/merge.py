@@ -1,0 +1,79 @@
+"""`loraworkbench merge`: one adapter, or several combined, merged into the base and proved."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+from engine import jobs
+from engine.console import Console
+from engine.errors import InputError
+from engine.store import Workspace
+
+
+def run(
+    workspace: Workspace,
+    project_name: str,
+    overrides: list[str],
+    adapters: list[str],
+    weights: list[float],
+    method: str,
+    base_weights: Literal["original", "nf4"],
+    out: Path | None,
+    replace: bool,
+    verify: bool,
+    console: Console,
+) -> dict[str, Any]:
+    """Merge, and return what was done as the document for --json.
+
+    Args:
+        weights: one for each of several adapters; empty: 1 each.
+        method: how several are combined (see `combine.combine`).
+        out: default projects/NAME/merged/ADAPTER, with "-nf4" for the rounded base.
+    """
+    folder = workspace.project(project_name)
+    project = folder.load(overrides)
+    chosen = [jobs.adapter_of(workspace, folder, name) for name in adapters or [None]]
+    if weights and len(weights) != len(chosen):
+        raise InputError(f"{len(weights)} weights for {len(chosen)} adapters", remedy="give one --weight an --adapter")
+    name = "+".join(n for n, _ in chosen)
+    suffix = "" if base_weights == "original" else "-nf4"
+    target = out or folder.path / "merged" / (name + suffix)
+    with jobs.job("merge", folder.name, console.emit):
+        adapter, made = chosen[0][1], None
+        if len(chosen) > 1 or weights:
+            from engine import combine
+
+            target.parent.mkdir(parents=True, exist_ok=True)
+            made = target.with_name(target.name + ".adapter")
+            pairs = [(p, w) for (_, p), w in zip(chosen, weights or [1.0] * len(chosen), strict=True)]
+            combine.combine(pairs, made, method=method)  # type: ignore[arg-type]
+            adapter = made
+        try:
+            document = jobs.merge(
+                folder, project, adapter, target, console.emit, base_weights=base_weights, replace=replace, prove=verify
+            )
+        finally:
+            if made is not None:
+                shutil.rmtree(made, ignore_errors=True)
+    console.say(f"\nmerged model: {target}")
+    for line in summary(document):
+        console.say(f"  {line}")
+    console.say(f'\nload it:  AutoModelForCausalLM.from_pretrained("{target}")')
+    return document
+
+
+def summary(document: dict[str, Any]) -> list[str]:
+    """What a merge did and what was proved, in a few lines."""
+    lines = [f"{document['merged']} of {document['tensors']} tensors changed, {document['bytes'] / 1e6:.1f} MB"]
+    proof = document["verification"]
+    if proof is None:
+        return [*lines, "not verified (--no-verify)"]
+    return [
+        *lines,
+        f"verified against {proof['reference']}: on {proof['prompts']} prompts KL {proof['kl']:.1e} "
+        f"(the adapter's own effect: {proof['adapter_kl']:.1e})",
+        f"perplexity {proof['perplexity_merged']:.4f}, base + adapter {proof['perplexity_adapter']:.4f} "
+        f"({proof['tokens']:,} tokens)",
+    ]

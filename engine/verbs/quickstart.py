@@ -1,0 +1,145 @@
+"""`loraworkbench quickstart`: the whole job on the starter project, watched from the first row to the merged model."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from engine import adapters as adapter_files
+from engine import events, jobs
+from engine.console import Console, columns
+from engine.control import stop_requests
+from engine.errors import InputError
+from engine.files import write_json
+from engine.store import ProjectFolder, Workspace, shipped
+from engine.verbs import merge as merge_verb
+
+PROJECT = "starter"
+SHOWN = 3
+"""Unseen problems that base and adapter answer side by side."""
+
+
+def run(workspace: Workspace | None, console: Console) -> dict[str, Any]:
+    """Check, load, measure the base, train, measure the adapter, compare, merge, verify.
+
+    Args:
+        workspace: where to work; None: the one around the current folder, or a new one in it.
+
+    Returns:
+        The document for --json: `rows` as of `eval`, `comparisons`, `merge`, and where everything is.
+    """
+    begun = time.monotonic()
+    workspace = workspace or _workspace(console)
+    folder = _project(workspace)
+    project = folder.load()
+    run = jobs.new_run(folder, project)
+    log = events.EventLog(run.events)
+    emit = jobs.tell(log, console.emit)
+    _heading(console, 1, f"train a LoRA adapter on the 4-bit base  (run {run.label})")
+    with run.lock(), stop_requests() as stop:
+        with jobs.job("train", folder.name, emit, run) as ending:
+            ending.reason = jobs.train(folder, run, project, emit, stop).reason
+    document: dict[str, Any] = {"project": folder.name, "run": run.label, "folder": str(run.path)}
+    name = run.label.replace("/", "-")
+
+    _heading(console, 2, "measure base and adapter on training rows and on unseen rows")
+    from engine import evaluate, generate
+
+    with jobs.job("eval", folder.name, console.emit):
+        data = jobs.dataset_of(project, workspace, lambda _: None)
+        loaded = jobs.load_base(project, workspace, console.emit)
+        loaded.load_adapter(name, run.adapter)
+        evaluation = evaluate.evaluate(
+            loaded, data.splits, [None, name], project, stop=data.template.stop, emit=console.emit
+        )
+        document |= evaluation.to_json()
+        write_json(run.path / "evaluation.json", document)
+
+        _heading(console, 3, f"{SHOWN} unseen problems, answered by base and adapter")
+        digests = {name: adapter_files.inspect(run.adapter).sha256}
+        settings = generate.settings_from(project.generate, loaded, data.template.stop)
+        document["comparisons"] = []
+        for prompt, ids in jobs.watch_prompts(project, data, SHOWN):
+            answers = generate.compare(loaded, [None, name], ids, settings, digests)
+            document["comparisons"].append(_comparison(prompt, answers))
+            _show(console, document["comparisons"][-1])
+        del loaded
+
+    _heading(console, 4, "merge the adapter into the base and prove the result")
+    merged = folder.path / "merged" / name
+    with jobs.job("merge", folder.name, console.emit):
+        document["merge"] = jobs.merge(folder, project, run.adapter, merged, console.emit, replace=True)
+    for line in merge_verb.summary(document["merge"]):
+        console.say(f"  {line}")
+
+    document["seconds"] = round(time.monotonic() - begun, 1)
+    _heading(console, 5, f"done in {document['seconds']:.0f} s")
+    console.say(evaluate.table(evaluation))
+    _closing(console, folder, run.path, merged)
+    return document
+
+
+def _workspace(console: Console) -> Workspace:
+    try:
+        return Workspace.find()
+    except InputError:
+        made = Workspace(Path.cwd() / "loraworkbench")
+        (made.root / "projects").mkdir(parents=True, exist_ok=True)
+        console.say(f"no workspace here: made one in {made.root}")
+        return made
+
+
+def _project(workspace: Workspace) -> ProjectFolder:
+    """The starter project, put into the workspace with its data where it is not there yet."""
+    for part in ("projects/starter/project.toml", "data/word_problems"):
+        target = workspace.root / part
+        if not target.exists():
+            source = shipped(part)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target)
+            else:
+                shutil.copy2(source, target)
+    return workspace.project(PROJECT)
+
+
+def _heading(console: Console, number: int, text: str) -> None:
+    console.say(console.style(f"\n[{number}/5] {text}", "1"), raw=True)
+
+
+def _comparison(prompt: str, answers: list[Any]) -> dict[str, Any]:
+    return {
+        "prompt": prompt,
+        "answers": [
+            {
+                "model": a.model or "base",
+                "text": a.answer.text,
+                "adapter_sha256": a.digest or None,
+                "changed": a.changed,
+                "largest_logit_difference": a.largest_logit_difference,
+                "kl": a.kl,
+            }
+            for a in answers
+        ],
+    }
+
+
+def _show(console: Console, comparison: dict[str, Any]) -> None:
+    answers = comparison["answers"]
+    titles = ["base"] + [f"{a['model']}  {a['adapter_sha256'][:8]}  KL {a['kl']:.2f}" for a in answers[1:]]
+    console.say(f"\n{comparison['prompt']}")
+    console.say(columns(titles, [a["text"] for a in answers], min(console.width, 100)))
+
+
+def _closing(console: Console, folder: ProjectFolder, run: Path, merged: Path) -> None:
+    number = int(run.name)
+    console.say(f"\nwritten:\n  run      {run}\n  adapter  {run / 'adapter'}\n  merged   {merged}")
+    console.say(
+        "\nnext:\n"
+        f"  loraworkbench rows {folder.name} --row 1            a row as the model sees it\n"
+        f"  loraworkbench generate {folder.name} --prompt '...' ask base and adapter yourself\n"
+        f"  loraworkbench train {folder.name} --set lora.r=4    another run; then `runs`, `eval --adapter {number}`\n"
+        "  loraworkbench new my-project --data my.jsonl     your own data"
+    )

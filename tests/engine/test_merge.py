@@ -1,0 +1,592 @@
+"""Merging against PEFT, against float64, against bitsandbytes, and against every way in which it can go wrong."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from engine import adapters, deltas, files, merge_stream, safetensors_io
+from engine.errors import InputError, WorkFailed
+from engine.events import Event, Note, Stage
+from engine.layout import Layout
+from engine.merge import NOTHING, merge
+from engine.merge_plan import plan_outputs
+from engine.merge_stream import MergeStream
+from engine.nf4 import FourBit
+from engine.safetensors_io import INDEX, SINGLE, Checkpoint
+from tests.engine import tiny
+
+IDS = torch.arange(5, 45)[None]
+EMBEDDING = {"gpt2": "wte", "gpt_neox": "embed_in"}
+ATTENTION = {"gpt2": "c_attn", "gpt_neox": "query_key_value", "phi3": "qkv_proj"}
+HEAD = {"gpt_neox": "embed_out"}
+
+
+@pytest.fixture(scope="module")
+def base_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    made: dict[str, Path] = {}
+
+    def base(family: str, **overrides: Any) -> Path:
+        name = "-".join([family, *(f"{k}={v}" for k, v in overrides.items())])
+        if name not in made:
+            folder = tmp_path_factory.mktemp("bases") / name
+            made[name] = tiny.save_tiny(folder, family, **overrides)
+        return made[name]
+
+    return base
+
+
+def train_adapter(
+    base: Path, folder: Path, std: float = 0.1, dtype: torch.dtype = torch.float32, **config: Any
+) -> Path:
+    """A PEFT adapter with random weights, saved by PEFT."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(7)
+    causal = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = get_peft_model(causal, LoraConfig(**{"r": 4, "task_type": "CAUSAL_LM", **config}))
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(std=std)
+    model.to(dtype).save_pretrained(folder)
+    return folder
+
+
+@torch.no_grad()
+def logits(folder: Path, adapter: Path | None = None) -> torch.Tensor:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = PeftModel.from_pretrained(model, str(adapter)) if adapter else model
+    return model.eval()(IDS).logits
+
+
+def assert_same_function(base: Path, adapter: Path, out: Path) -> None:
+    expected = logits(base, adapter)
+    scale = float(expected.abs().max())
+    assert float((logits(base) - expected).abs().max()) > 1e-3 * scale, (
+        "the adapter does nothing: the test proves nothing"
+    )
+    assert float((logits(out) - expected).abs().max()) <= 1e-5 * max(1.0, scale)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_all_linear_layers_of_every_family(base_of, tmp_path: Path, family: str) -> None:
+    base = base_of(family)
+    adapter = train_adapter(base, tmp_path / "adapter", target_modules="all-linear")
+    report = merge(base, adapter, tmp_path / "out")
+    assert_same_function(base, adapter, tmp_path / "out")
+    assert report.merged == report.changed == adapters.inspect(adapter).modules
+    assert report.rounded == 0
+    assert not report.untied
+    assert report.sha256 == {SINGLE: files.sha256(tmp_path / "out" / SINGLE)}
+    assert json.loads((base / "config.json").read_text()) == json.loads((tmp_path / "out" / "config.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("family", "targets", "saved", "tying", "untied"),
+    [
+        ("llama", ["embedding", "attention", "head"], None, False, False),
+        ("llama", ["attention"], ["embedding", "head"], False, False),
+        ("qwen2", ["embedding", "attention"], None, False, True),
+        ("qwen2", ["attention", "head"], None, False, True),
+        ("qwen2", ["embedding", "head"], None, False, True),
+        ("qwen2", ["attention"], ["embedding"], False, True),
+        ("qwen2", ["attention"], ["head"], False, True),
+        ("qwen2", ["embedding", "attention"], None, True, False),
+        ("qwen2", ["attention"], ["embedding"], True, False),
+        ("gpt2", ["embedding", "attention"], None, False, True),
+        ("gpt2", ["attention"], ["head"], False, True),
+        ("gemma2", ["embedding", "attention"], None, False, True),
+    ],
+)
+def test_head_and_embedding(
+    base_of, tmp_path: Path, family: str, targets: list[str], saved: list[str] | None, tying: bool, untied: bool
+) -> None:
+    """LoRA on them, or stored in full; tied ones are parted only when the adapter makes them differ."""
+    real = {"embedding": EMBEDDING.get(family, "embed_tokens"), "head": HEAD.get(family, "lm_head")}
+    real["attention"] = ATTENTION.get(family, "q_proj")
+    base, names = base_of(family), [real[t] for t in targets]
+    modules_to_save = [real[s] for s in saved] if saved else None
+    adapter = train_adapter(
+        base, tmp_path / "a", target_modules=names, modules_to_save=modules_to_save, ensure_weight_tying=tying
+    )
+    report = merge(base, adapter, tmp_path / "out")
+    assert_same_function(base, adapter, tmp_path / "out")
+    assert report.untied == untied
+    was = json.loads((base / "config.json").read_text())
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config == ({**was, "tie_word_embeddings": False} if untied else was)
+    assert len(load_file(tmp_path / "out" / SINGLE)) == len(load_file(base / SINGLE)) + untied
+
+
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [
+        ("llama", {"target_modules": "all-linear", "use_dora": True}),
+        ("qwen2", {"target_modules": ["q_proj", "v_proj"], "lora_bias": True, "lora_alpha": 32}),
+        ("qwen2", {"target_modules": ["q_proj"], "bias": "all"}),
+        (
+            "llama",
+            {
+                "target_modules": "all-linear",
+                "use_rslora": True,
+                "rank_pattern": {r"layers.0.*.q_proj": 8, "^model.layers.1.mlp.up_proj": 2},
+                "alpha_pattern": {"k_proj": 1, "down_proj|up_proj": 2},
+            },
+        ),
+        ("llama", {"target_modules": ["q_proj"], "modules_to_save": ["layers.0.mlp", "norm"]}),
+    ],
+)
+def test_variants(base_of, tmp_path: Path, family: str, config: dict[str, Any]) -> None:
+    base = base_of(family)
+    adapter = train_adapter(base, tmp_path / "adapter", **config)
+    merge(base, adapter, tmp_path / "out")
+    assert_same_function(base, adapter, tmp_path / "out")
+
+
+def test_a_gpt2_file_without_the_models_prefix(base_of, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_bytes((base_of("gpt2") / "config.json").read_bytes())
+    stored = {k.removeprefix("transformer."): v for k, v in load_file(base_of("gpt2") / SINGLE).items()}
+    save_file(stored, base / SINGLE, metadata={"format": "pt"})
+    adapter = train_adapter(base, tmp_path / "adapter", target_modules=["c_attn", "c_proj", "wte"])
+    merge(base, adapter, tmp_path / "out")
+    assert load_file(tmp_path / "out" / SINGLE).keys() == stored.keys() | {"lm_head.weight"}
+    assert_same_function(base, adapter, tmp_path / "out")
+
+
+def test_shards_in_and_out(base_of, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    base = tmp_path / "base"
+    AutoModelForCausalLM.from_pretrained(base_of("llama")).save_pretrained(base, max_shard_size="150KB")
+    assert len(list(base.glob("*.safetensors"))) > 2
+    adapter = train_adapter(base, tmp_path / "adapter", target_modules="all-linear")
+    one = merge(base, adapter, tmp_path / "one")
+    many = merge(base, adapter, tmp_path / "many", max_shard_bytes=60_000)
+    assert_same_function(base, adapter, tmp_path / "many")
+    index = json.loads((tmp_path / "many" / INDEX).read_text())
+    tensors = {}
+    for file, digest in many.sha256.items():
+        assert digest == files.sha256(tmp_path / "many" / file)
+        shard = load_file(tmp_path / "many" / file)
+        assert all(index["weight_map"][name] == file for name in shard)
+        assert len(shard) == 1 or sum(t.nbytes for t in shard.values()) <= 60_000
+        tensors |= shard
+    assert index["metadata"]["total_size"] == sum(t.nbytes for t in tensors.values()) == many.bytes == one.bytes
+    whole = load_file(tmp_path / "one" / SINGLE)
+    assert whole.keys() == tensors.keys() == index["weight_map"].keys()
+    assert all(torch.equal(whole[name], tensors[name]) for name in whole)
+
+
+# Exactness: every element is the float64 result, rounded once.
+
+
+def place(folder: Path, kind: str, weight: torch.Tensor, factors: dict[str, torch.Tensor], config: dict) -> Any:
+    """The plan and stream of one weight `w.weight`, without a model around it."""
+    save_file({"w.weight": weight}, folder / SINGLE)
+    save_file({f"{adapters.PREFIX}w.lora_{part}": t for part, t in factors.items()}, folder / adapters.WEIGHTS)
+    layout = Layout({"w": kind}, {"w.weight": tuple(weight.shape)}, {"w.weight": "w.weight"}, (), frozenset())  # type: ignore[dict-item]
+    base, adapter = Checkpoint([folder / SINGLE]), Checkpoint([folder / adapters.WEIGHTS])
+    changes = deltas.plan(config, adapter.entries, layout, "here")
+    outputs, _ = plan_outputs(base, adapter, layout, changes, "auto")
+    return MergeStream(base, adapter, None, lambda event: None, outputs[0].planned.size), outputs
+
+
+def steps_between(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """How many representable numbers apart (0: the same bits, apart from the sign of zero)."""
+    bits = {2: torch.int16, 4: torch.int32}[a.element_size()]
+
+    def order(x: torch.Tensor) -> torch.Tensor:
+        i = x.view(bits).long()
+        return torch.where(i < 0, -(i + 2 ** (8 * x.element_size() - 1)), i)
+
+    return (order(a) - order(b)).abs()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from(["linear", "conv1d", "embedding"]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+    adapter_dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    rows=st.integers(1, 70),
+    columns=st.integers(1, 70),
+    r=st.integers(1, 24),
+    alpha=st.integers(1, 64),
+    rslora=st.booleans(),
+    own_rank=st.booleans(),
+    own_alpha=st.booleans(),
+    dora=st.booleans(),
+    block=st.integers(1, 500),
+    seed=st.integers(0, 2**31),
+)
+def test_every_element_is_the_float64_result_rounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, dtype: torch.dtype, adapter_dtype: torch.dtype,
+    rows: int, columns: int, r: int, alpha: int, rslora: bool, own_rank: bool, own_alpha: bool, dora: bool,
+    block: int, seed: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(merge_stream, "BLOCK", block)
+    torch.manual_seed(seed)
+    weight = torch.randn(rows, columns).to(dtype)
+    out, into = (rows, columns) if kind == "linear" else (columns, rows)
+    a, b = torch.randn(r, into).to(adapter_dtype), (torch.randn(out, r) / 8).to(adapter_dtype)
+    factors = {"embedding_A": a, "embedding_B": b} if kind == "embedding" else {"A.weight": a, "B.weight": b}
+    config: dict[str, Any] = {"r": r, "lora_alpha": alpha, "use_rslora": rslora}
+    if own_rank:
+        config |= {"r": r + 1, "rank_pattern": {"w": r}}
+    if own_alpha:
+        config |= {"lora_alpha": alpha + 1, "alpha_pattern": {"w": alpha}}
+    update = (alpha / math.sqrt(r) if rslora else alpha / r) * (b.double() @ a.double())
+    exact = weight.double() + (update if kind == "linear" else update.T)
+    if dora and kind == "linear":
+        config["use_dora"] = True
+        factors["magnitude_vector"] = torch.rand(out) + 0.5
+        exact = exact / exact.norm(dim=1, keepdim=True) * factors["magnitude_vector"].double()[:, None]
+
+    stream, outputs = place(tmp_path, kind, weight, factors, config)
+    (tmp_path / "out").mkdir(exist_ok=True)
+    stream.write(outputs, tmp_path / "out", 10**9)
+    merged = load_file(tmp_path / "out" / SINGLE)["w.weight"]
+    assert merged.dtype == dtype
+    assert int(steps_between(merged, exact.to(dtype)).max()) <= 1
+    expected = float((exact - weight.double()).norm() / weight.double().norm())
+    assert stream.largest[0] == pytest.approx(expected, rel=1e-9)
+
+
+# Through four bits.
+
+
+@pytest.mark.parametrize(
+    ("family", "code", "double", "dtype"),
+    [
+        ("llama", "nf4", True, "bfloat16"),
+        ("llama", "fp4", False, "float32"),
+        ("qwen2", "nf4", False, "float16"),
+        ("gpt2", "nf4", True, "bfloat16"),
+    ],
+)
+def test_the_rounded_base_is_bit_for_bit_what_a_fresh_4_bit_model_holds(
+    base_of, tmp_path: Path, family: str, code: Any, double: bool, dtype: Any
+) -> None:
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn import Linear4bit
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    base = base_of(family)
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type=code, bnb_4bit_use_double_quant=double, bnb_4bit_compute_dtype=dtype
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        base, quantization_config=quantization, dtype=getattr(torch, dtype), device_map={"": "cpu"}
+    )
+    held = {
+        f"{name}.weight": dequantize_4bit(module.weight.data, module.weight.quant_state)
+        for name, module in model.named_modules()
+        if isinstance(module, Linear4bit)
+    }
+    adapter = train_adapter(base, tmp_path / "adapter", target_modules=[ATTENTION.get(family, "q_proj")])
+    zero = {k: v * ("lora_A" in k) for k, v in load_file(adapter / adapters.WEIGHTS).items()}
+    save_file(zero, adapter / adapters.WEIGHTS)
+    report = merge(base, adapter, tmp_path / "out", base_weights="nf4", four_bit=FourBit(code, double, dtype))
+    assert report.rounded == len(held) > 0
+    assert report.changed == 0  # the update is zero: only the rounding shows
+    before, after = load_file(base / SINGLE), load_file(tmp_path / "out" / SINGLE)
+    for name, value in after.items():
+        expected = before[name]
+        if name in held:
+            expected = (held[name].T if family == "gpt2" else held[name]).to(value.dtype)
+            assert not torch.equal(expected, before[name])
+        assert torch.equal(value, expected), name
+
+
+def test_an_update_on_the_rounded_base(base_of, tmp_path: Path) -> None:
+    base = base_of("llama")
+    adapter = train_adapter(base, tmp_path / "adapter", target_modules=["q_proj"])
+    kept = FourBit(dtype="float32", skip_modules=("lm_head", "model.layers.1"))
+    merge(base, adapter, tmp_path / "out", base_weights="nf4", four_bit=kept)
+    before, after = load_file(base / SINGLE), load_file(tmp_path / "out" / SINGLE)
+    factors = load_file(adapter / adapters.WEIGHTS)
+    for layer in (0, 1):
+        name = f"model.layers.{layer}.self_attn.q_proj"
+        a, b = (factors[f"{adapters.PREFIX}{name}.lora_{part}.weight"] for part in "AB")
+        off = (after[f"{name}.weight"] - before[f"{name}.weight"] - 2 * b @ a).norm() / before[f"{name}.weight"].norm()
+        assert (0.05 < off < 0.15) if layer == 0 else off < 1e-6  # NF4 moves a weight by about a tenth
+
+
+# What must be refused, and that a refusal leaves nothing behind.
+
+
+def rewrite(adapter: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors = load_file(adapter / adapters.WEIGHTS)
+    change(tensors)
+    save_file(tensors, adapter / adapters.WEIGHTS)
+
+
+Q = f"{adapters.PREFIX}model.layers.0.self_attn.q_proj.lora_"
+REFUSED: dict[str, tuple[Callable[[dict[str, torch.Tensor]], object], str]] = {
+    "no B": (lambda t: t.pop(Q + "B.weight"), r"q_proj \(linear\): lora_B.weight is missing"),
+    "no A": (lambda t: t.pop(Q + "A.weight"), r"q_proj \(linear\): lora_A.weight is missing"),
+    "prefix": (lambda t: t.update({"q.lora_A.weight": t.pop(Q + "A.weight")}), "tensor q.lora_A.weight: its name"),
+    "module": (
+        lambda t: t.update({Q.replace(".0.", ".7.") + "A.weight": torch.ones(4, 64)}),
+        "layers.7.*not in the base",
+    ),
+    "norm": (
+        lambda t: t.update({f"{adapters.PREFIX}model.norm.lora_A.weight": torch.ones(4, 64)}),
+        "tensor .*model.norm.lora_A.weight: module model.norm is not a linear layer",
+    ),
+    "magnitude": (lambda t: t.update({Q + "magnitude_vector": torch.ones(64)}), "magnitude_vector does not belong"),
+    "bias": (lambda t: t.update({Q + "B.bias": torch.ones(64)}), "lora_B.bias does not belong"),
+    "rank": (
+        lambda t: t.update({Q + "A.weight": torch.ones(5, 64)}),
+        r"q_proj.lora_A.weight is \[5, 64\] where \[4, 64\]",
+    ),
+    "width": (lambda t: t.update({Q + "B.weight": torch.ones(63, 4)}), r"\[63, 4\] where \[64, 4\] is needed"),
+    "unknown": (lambda t: t.update({Q + "mystery": torch.ones(3)}), "tensor .*lora_mystery: the base has no"),
+    "adapter name": (
+        lambda t: t.update({Q + "A.default.weight": t.pop(Q + "A.weight")}),
+        "tensor .*lora_A.default.weight: the base has no",
+    ),
+    "vocabulary": (
+        lambda t: t.update({f"{adapters.PREFIX}model.embed_tokens.weight": torch.ones(401, 64)}),
+        r"embed_tokens.weight is \[401, 64\] where \[400, 64\]",
+    ),
+    "twice": (
+        lambda t: t.update({f"{adapters.PREFIX}lm_head{x}.weight": torch.ones(400, 64) for x in ("", ".base_layer")}),
+        "lm_head.weight.* are both lm_head.weight",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_tensor_without_a_use_is_refused_by_name(base_of, tmp_path: Path, what: str) -> None:
+    base = base_of("llama")
+    adapter = train_adapter(base, tmp_path / "adapter", target_modules=["q_proj"])
+    change, complaint = REFUSED[what]
+    rewrite(adapter, change)
+    with pytest.raises(InputError, match=complaint):
+        merge(base, adapter, tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter"]
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        ({"init_lora_weights": "pissa"}, "pissa initialisation"),
+        ({"peft_type": "LOHA"}, "LOHA"),
+        ({"use_dora": True}, "magnitude_vector is missing"),
+        ({"lora_bias": True}, "lora_B.bias is missing|lora_bias"),
+        ({"trainable_token_indices": [1]}, "trainable tokens"),
+    ],
+)
+def test_a_config_that_cannot_be_merged(base_of, tmp_path: Path, config: dict[str, Any], complaint: str) -> None:
+    adapter = train_adapter(base_of("llama"), tmp_path / "adapter", target_modules=["q_proj"])
+    file = adapter / adapters.CONFIG
+    file.write_text(json.dumps(json.loads(file.read_text()) | config))
+    with pytest.raises(InputError, match=complaint):
+        merge(base_of("llama"), adapter, tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter"]
+
+
+def test_dora_on_conv1d_and_bias_without_a_bias(base_of, tmp_path: Path) -> None:
+    for name, family, config, complaint in (
+        ("dora", "gpt2", {"target_modules": ["c_attn"], "use_dora": True}, "DoRA on conv1d"),
+        ("bias", "llama", {"target_modules": ["q_proj"], "lora_bias": True}, "the base has no .*q_proj.bias"),
+    ):
+        adapter = train_adapter(base_of(family), tmp_path / name, **config)
+        with pytest.raises(InputError, match=complaint):
+            merge(base_of(family), adapter, tmp_path / "out")
+
+
+def test_fused_experts_are_refused_and_their_bytes_kept(tmp_path: Path) -> None:
+    """Mixtral stores one tensor an expert and loads them fused; attention can be merged, experts cannot."""
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    shape = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = MixtralConfig(vocab_size=64, num_key_value_heads=2, num_local_experts=2, **shape)
+    base = tmp_path / "base"
+    MixtralForCausalLM(config).save_pretrained(base)
+    stored = load_file(base / SINGLE)
+    assert any("experts.1.w2" in name for name in stored)
+    adapter = train_adapter(base, tmp_path / "adapter", target_modules=["q_proj"])
+    report = merge(base, adapter, tmp_path / "out")
+    assert_same_function(base, adapter, tmp_path / "out")
+    merged = load_file(tmp_path / "out" / SINGLE)
+    assert report.merged == sum(not torch.equal(merged[name], stored[name]) for name in stored) == 1
+    fused = f"{adapters.PREFIX}model.layers.0.mlp.experts.down_proj"
+    rewrite(adapter, lambda t: t.update({fused: torch.zeros(2, 64, 64)}))
+    with pytest.raises(InputError, match=r"experts.down_proj: the base's files do not hold .* as one tensor"):
+        merge(base, adapter, tmp_path / "out", replace=True)
+
+
+def test_where_the_result_may_go(base_of, tmp_path: Path) -> None:
+    base = base_of("llama")
+    adapter = train_adapter(base, tmp_path / "adapter", target_modules=["q_proj"])
+    for wrong in (base, adapter, tmp_path):
+        with pytest.raises(InputError, match="would replace what it is made from"):
+            merge(base, adapter, wrong, replace=True)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="not a model's folder"):
+        merge(base, adapter, tmp_path / "mine", replace=True)
+    first = merge(base, adapter, tmp_path / "out")
+    with pytest.raises(InputError, match="already exists"):
+        merge(base, adapter, tmp_path / "out")
+    rewrite(adapter, lambda t: [v.mul_(2) for v in t.values()])
+    second = merge(base, adapter, tmp_path / "out", replace=True)
+    assert first.sha256 != second.sha256 == {SINGLE: files.sha256(tmp_path / "out" / SINGLE)}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "mine", "out"]
+
+
+def test_bases_that_cannot_be_merged_into(base_of, tmp_path: Path) -> None:
+    adapter = train_adapter(base_of("llama"), tmp_path / "adapter", target_modules=["q_proj"])
+    base = tmp_path / "base"
+    base.mkdir()
+    with pytest.raises(InputError, match=r"config\.json is missing"):
+        merge(base, adapter, tmp_path / "out")
+    config = json.loads((base_of("llama") / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config))
+    (base / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(InputError, match="pickles"):
+        merge(base, adapter, tmp_path / "out")
+    (base / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "gptq"}}))
+    with pytest.raises(InputError, match="quantized"):
+        merge(base, adapter, tmp_path / "out")
+    (base / "config.json").write_text(json.dumps({**config, "model_type": "no_such_model"}))
+    save_file(load_file(base_of("llama") / SINGLE), base / SINGLE)
+    with pytest.raises(InputError, match="cannot build"):
+        merge(base, adapter, tmp_path / "out")
+
+
+# What it writes beside the weights, and what it says.
+
+
+def test_companions_and_dtype(base_of, tmp_path: Path) -> None:
+    base = base_of("llama")
+    adapter = train_adapter(base, tmp_path / "adapter", target_modules=["q_proj"])
+    merge(base, adapter, tmp_path / "plain")
+    assert (tmp_path / "plain/tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
+    assert (tmp_path / "plain/chat_template.jinja").exists()
+    assert (tmp_path / "plain/generation_config.json").exists()
+    assert not list((tmp_path / "plain").glob("adapter*"))
+    tokenizer = tiny.tiny_tokenizer()
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(adapter)
+    (adapter / "chat_template.jinja").unlink()
+    merge(base, adapter, tmp_path / "half", dtype="bfloat16")
+    assert (tmp_path / "half/tokenizer.json").read_bytes() == (adapter / "tokenizer.json").read_bytes()
+    assert not (tmp_path / "half/chat_template.jinja").exists()  # the adapter's tokenizer whole, not a mixture
+    assert json.loads((tmp_path / "half/config.json").read_text())["dtype"] == "bfloat16"
+    plain, half = (load_file(tmp_path / name / SINGLE) for name in ("plain", "half"))
+    assert all(torch.equal(half[name], plain[name].to(torch.bfloat16)) for name in plain)
+
+
+def test_progress_and_the_note_of_an_adapter_that_does_nothing(base_of, tmp_path: Path) -> None:
+    base = base_of("llama")
+    adapter = train_adapter(base, tmp_path / "adapter", target_modules=["q_proj"])
+    rewrite(adapter, lambda t: [v.zero_() for k, v in t.items() if "lora_B" in k])
+    events: list[Event] = []
+    report = merge(base, adapter, tmp_path / "out", emit=events.append)
+    stages = [e for e in events if isinstance(e, Stage)]
+    assert {(e.name, e.unit, e.total) for e in stages} == {("merge", "bytes", report.bytes)}
+    assert [e.done for e in stages] == sorted(e.done for e in stages)
+    assert stages[-1].done == report.bytes
+    assert len(stages) <= 2 + 10 * report.seconds
+    assert [(e.text, e.level) for e in events if isinstance(e, Note)] == [(NOTHING, "warning")]
+    assert NOTHING in report.notes
+    assert (report.changed, report.largest_change) == (0, 0.0)
+    assert report.sha256 == {SINGLE: files.sha256(tmp_path / "out" / SINGLE)}
+    same, merged = load_file(base / SINGLE), load_file(tmp_path / "out" / SINGLE)
+    assert all(torch.equal(same[name], merged[name]) for name in same)
+
+
+# Faults.
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e30])
+def test_a_result_that_is_not_finite_is_not_kept(base_of, tmp_path: Path, value: float) -> None:
+    base = base_of("llama")
+    adapter = train_adapter(base, tmp_path / "adapter", target_modules=["q_proj"])
+    rewrite(adapter, lambda t: t[Q + "B.weight"].fill_(value))
+    with pytest.raises(WorkFailed, match=r"layers\.0\.self_attn\.q_proj\.weight would hold NaN or infinity"):
+        merge(base, adapter, tmp_path / "out", dtype="float16")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter"]
+
+
+def test_a_disk_that_fills_up(base_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = base_of("llama")
+    adapter = train_adapter(base, tmp_path / "adapter", target_modules=["q_proj"])
+    put, room = safetensors_io.ShardWriter._put, [100_000]
+
+    def fills_up(self: safetensors_io.ShardWriter, data: Any) -> None:
+        room[0] -= memoryview(data).nbytes
+        if room[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        put(self, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(safetensors_io.ShardWriter, "_put", fills_up)
+        with pytest.raises(WorkFailed, match="No space left") as caught:
+            merge(base, adapter, tmp_path / "out", max_shard_bytes=60_000)
+    assert "free some space" in str(caught.value.remedy)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter"]
+    merge(base, adapter, tmp_path / "out")
+    assert_same_function(base, adapter, tmp_path / "out")
+
+
+def test_space_is_looked_at_first(base_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = train_adapter(base_of("llama"), tmp_path / "adapter", target_modules=["q_proj"])
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    with pytest.raises(WorkFailed, match="not enough disk space"):
+        merge(base_of("llama"), adapter, tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter"]
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from engine import merge, merge_stream
+
+merge_stream.BLOCK = 64
+def emit(event):
+    if event.done > event.total / 2:
+        print("half", flush=True)
+        time.sleep(60)
+merge.merge(*map(Path, sys.argv[1:4]), max_shard_bytes=50_000, emit=emit)
+"""
+
+
+def test_killed_in_the_middle(base_of, tmp_path: Path) -> None:
+    """What is left cannot be taken for a model, and the next merge clears it away."""
+    base = base_of("llama")
+    adapter = train_adapter(base, tmp_path / "adapter", target_modules="all-linear")
+    command = [sys.executable, "-c", KILLED, str(base), str(adapter), str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"half\n"
+        process.send_signal(signal.SIGKILL)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "out.part"]
+    left = {p.name for p in (tmp_path / "out.part").iterdir()}
+    assert left
+    assert not left & {"config.json", INDEX, SINGLE}
+    merge(base, adapter, tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "out"]
+    assert_same_function(base, adapter, tmp_path / "out")
