@@ -6,6 +6,7 @@ Only what a verb takes is written here; what it does is in `engine.verbs`, impor
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -284,7 +285,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command line (default: this process's) and exit with its code."""
     given = sys.argv[1:] if arguments is None else arguments
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 still shows something
     try:
         code = typer.main.get_command(app).main(given, prog_name="loraworkbench", standalone_mode=False)

@@ -2,7 +2,7 @@
 
 A batch is one row of T tokens; `segments` says how many belong to each example. The implementation is registered with
 transformers under the name "varlen", so that every architecture that uses its attention interface gains it; the
-segment lengths travel as a keyword argument of the forward pass. `model` proves for each loaded model that examples do
+segment lengths travel as a keyword argument of the forward pass. `proof` shows for each loaded model that examples do
 not see each other, and falls back to padded rows where they do.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -25,6 +26,32 @@ NAME = "varlen"
 _no_mask: ContextVar[bool] = ContextVar("no_mask", default=False)
 
 
+@dataclass
+class Windows:
+    """Which local attention a model asks for: the masks it has made, and what its layers tell the implementation.
+
+    Without masks only the second counts. Some architectures have it in their masks alone (Qwen2-MoE, chunks in
+    Llama 4); what they need is not known here.
+    """
+
+    masked: set[int] = field(default_factory=set)
+    attended: set[int] = field(default_factory=set)
+
+
+_windows: ContextVar[Windows | None] = ContextVar("windows", default=None)
+
+
+@contextlib.contextmanager
+def watch_windows() -> Iterator[Windows]:
+    """Collect, from the forward passes of segments in the block, the windows that were asked for."""
+    seen = Windows()
+    token = _windows.set(seen)
+    try:
+        yield seen
+    finally:
+        _windows.reset(token)
+
+
 @contextlib.contextmanager
 def segmented() -> Iterator[None]:
     """While a batch of segments goes through the model: no mask is built, since the segments are the mask."""
@@ -35,8 +62,12 @@ def segmented() -> Iterator[None]:
         _no_mask.reset(token)
 
 
-def _mask(*args: Any, **kwargs: Any) -> torch.Tensor | None:
-    return None if _no_mask.get() else sdpa_mask(*args, **kwargs)
+def _mask(*args: Any, local_size: int | None = None, **kwargs: Any) -> torch.Tensor | None:
+    if not _no_mask.get():
+        return sdpa_mask(*args, local_size=local_size, **kwargs)
+    if (windows := _windows.get()) is not None and local_size is not None:
+        windows.masked.add(local_size)
+    return None
 
 
 @lru_cache(maxsize=256)
@@ -86,6 +117,8 @@ def varlen_attention(
         if softcap is not None:
             return _capped(module, query, key, value, attention_mask, dropout, scaling, softcap), None
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    if (windows := _windows.get()) is not None and sliding_window is not None:
+        windows.attended.add(sliding_window)
     repeat = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, repeat), repeat_kv(value, repeat)
     pieces: list[torch.Tensor] = []

@@ -20,7 +20,7 @@ import torch
 
 from engine import optimizer as optimizers
 from engine.errors import InputError
-from engine.files import folder_atomic, recover_folder, size_of
+from engine.files import disk_errors, folder_atomic, recover_folder, size_of
 from engine.lora import Tensors, write_adapter
 from engine.model import Loaded
 
@@ -33,6 +33,7 @@ class Progress:
         step: optimizer steps done.
         best_loss, best_step: the lowest unseen loss so far, nats per token.
         stale: measurements since then.
+        micro_tokens: tokens of a micro-batch after memory ran out; 0: as the project says.
         made_from: digest of data, project and base: a checkpoint continues only what it was made from.
     """
 
@@ -40,6 +41,7 @@ class Progress:
     best_loss: float | None = None
     best_step: int | None = None
     stale: int = 0
+    micro_tokens: int = 0
     made_from: str = ""
 
 
@@ -67,7 +69,8 @@ def save(
     with folder_atomic(path) as part:
         write_adapter(part, loaded, initial)
         save_file(tensors, part / "state.safetensors")
-        (part / "state.json").write_text(json.dumps({"progress": asdict(progress), "optimizer": plain}), encoding="utf-8")
+        meta = {"progress": asdict(progress), "optimizer": plain}
+        (part / "state.json").write_text(json.dumps(meta), encoding="utf-8")
     return path, size_of(path)
 
 
@@ -77,41 +80,65 @@ def steps_in(folder: Path) -> list[int]:
         return []
     for left in {p.with_suffix("") for p in folder.glob("step-*.*")}:
         recover_folder(left)
-    return sorted(int(p.name[5:]) for p in folder.glob("step-*") if (p / "state.json").is_file())
+    complete = (p.parent.name.removeprefix("step-") for p in folder.glob("step-*/state.json"))
+    return sorted(int(step) for step in complete if step.isdecimal())
 
 
 def load(path: Path, loaded: Loaded, optimizer: torch.optim.Optimizer, made_from: str) -> Progress:
     """Put a checkpoint's weights and optimizer state back.
 
     Raises:
-        InputError: it belongs to other data, another base or another project file, or does not fit.
+        InputError: it belongs to other data, another base or another project file, does not fit, or is damaged.
     """
-    from safetensors.torch import load_file
-
-    meta: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    progress = Progress(**meta["progress"])
+    progress, plain, tensors = _read(path)
     if progress.made_from != made_from:
         raise InputError(
             "the data, the base or the project file changed since this checkpoint was written",
             where=str(path),
             remedy="start a new run; resuming would mix the two",
         )
-    tensors = load_file(path / "state.safetensors")
-    for name, parameter in loaded.parameters():
-        if f"param.{name}" not in tensors:
-            raise InputError(f"the checkpoint has no tensor for {name}", where=str(path))
-        parameter.data.copy_(tensors[f"param.{name}"])
-    prefix = "optimizer."
-    state = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    optimizers.load_state(optimizer, state, meta["optimizer"])
+    stored, state = _under("param.", tensors), _under("optimizer.", tensors)
+    parameters = dict(loaded.parameters())
+    for name in sorted(parameters.keys() | stored.keys()):
+        if name not in parameters or name not in stored or parameters[name].shape != stored[name].shape:
+            raise InputError(f"this checkpoint is not one of this adapter: {name} differs", where=str(path))
+    for name, parameter in parameters.items():
+        parameter.data.copy_(stored[name])
+    optimizers.load_state(optimizer, state, plain)
     return progress
 
 
+def _under(prefix: str, tensors: Tensors) -> Tensors:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _read(path: Path) -> tuple[Progress, dict[str, Any], Tensors]:
+    """Progress, the optimizer's plain values, and all tensors.
+
+    Raises:
+        InputError: the files are not those of a checkpoint.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        meta: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        return Progress(**meta["progress"]), meta["optimizer"], load_file(path / "state.safetensors")
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        remedy = "delete this folder, to go on from the checkpoint before it"
+        raise InputError(f"this checkpoint is damaged: {error}", where=str(path), remedy=remedy) from error
+
+
 def retain(folder: Path, keep: int, best_step: int | None) -> None:
-    """Remove all but the newest `keep` checkpoints and the best one."""
+    """Remove all but the newest `keep` checkpoints and the best one.
+
+    Raises:
+        WorkFailed: the folder cannot be changed.
+    """
     steps = steps_in(folder)
     for step in steps[: max(0, len(steps) - keep)]:
         if step != best_step:
             going = path_of(folder, step).with_suffix(".part")  # a crash while it is deleted leaves no half of it
-            os.replace(path_of(folder, step), going)
-            shutil.rmtree(going)
+            with disk_errors(going):
+                os.replace(path_of(folder, step), going)
+                shutil.rmtree(going)

@@ -28,7 +28,7 @@ def copy_companions(base: Path, adapter: Path, out: Path, *, code: bool) -> list
     """
     found = copy_tokenizer(adapter, out) or copy_tokenizer(base, out)
     for pattern in (*OTHERS, *(("*.py",) if code else ())):
-        for path in sorted(base.glob(pattern)):
+        for path in filter(Path.is_file, sorted(base.glob(pattern))):
             shutil.copyfile(path, out / path.name)
     return [] if found else ["Neither the adapter nor the base has a tokenizer; the merged model has none."]
 

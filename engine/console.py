@@ -87,9 +87,10 @@ class Console:
         """Tell an event as it stands in a log; returns it, or None where this version does not know it."""
         event = events.decode(line)
         if self.json_lines:
-            self.out.write(line.decode("utf-8", "replace").rstrip("\n") + "\n")
             if event is not None:
                 self._note_end(event)
+            if event is not None or _is_object(line):  # what a killed job left half-written is no line of JSON
+                self.out.write(line.decode("utf-8").rstrip("\n") + "\n")
         elif event is not None:
             self.emit(event)
         return event
@@ -252,7 +253,8 @@ def step_line(event: events.Step, left: float | None) -> str:
 
 def told(event: events.Event) -> list[str]:
     """What an event says in lines that stay; control characters of its texts are spelled out."""
-    at = f"step {event.step}, " if getattr(event, "step", None) is not None else ""
+    step: int | None = getattr(event, "step", None)
+    at = "" if step is None else f"step {step}, "
     if isinstance(event, events.Started):
         again = "" if event.resumed_from_step is None else f", going on after step {event.resumed_from_step}"
         return [one_line(f"{event.verb} {event.project} on {event.device}{again}")]
@@ -279,6 +281,13 @@ def shown_path(path: str | Path) -> str:
     with contextlib.suppress(ValueError, OSError):
         return str(Path(path).relative_to(Path.cwd()))
     return str(path)
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def _finite(value: Any) -> Any:

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from engine import events, ledger, prompts, rows
+from engine import events, prompts, rows
 from engine.errors import InputError
 from engine.events import Emit
 from engine.files import write_json
+from engine.ledger import NOTHING_TO_LEARN, Ledger, total
 from engine.shapes import RowError, Shape
 from engine.store import Workspace
 from engine.tables import DataTable, Project
@@ -32,7 +33,7 @@ class Split:
 
     examples: list[Example]
     items: list[tuple[rows.Row, prompts.Item]]
-    ledger: ledger.Ledger
+    ledger: Ledger
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Dataset:
 
     def to_json(self) -> dict[str, Any]:
         """The ledger as `loraworkbench rows --json` prints it and a run stores it."""
-        both = ledger.total([self.train.ledger] + ([self.test.ledger] if self.test else []))
+        both = total([self.train.ledger] + ([self.test.ledger] if self.test else []))
         return {
             "ledger": both.to_json(),
             "shape": self.shape.name,
@@ -96,11 +97,9 @@ def load(project: Project, workspace: Workspace, tokenizer: Any, emit: Emit) -> 
     read = rows.load(source(data, "train"), workspace.root, shape=data.shape, columns=columns(data), limit=data.train_limit)
     shape, train_items, train_ledger = read.shape, read.items, read.ledger
     test_items: list[tuple[rows.Row, prompts.Item]] | None = None
-    test_ledger = ledger.Ledger()
+    test_ledger = Ledger()
     if data.test is not None:
-        other = rows.load(
-            source(data, "test"), workspace.root, shape=shape.name, columns=shape.columns, limit=data.test_limit
-        )
+        other = rows.load(source(data, "test"), workspace.root, shape=shape, limit=data.test_limit)
         test_items, test_ledger = other.items, other.ledger
     elif data.test_fraction > 0:
         train_items, test_items, test_ledger = _split(train_items, train_ledger, data)
@@ -127,18 +126,19 @@ def load(project: Project, workspace: Workspace, tokenizer: Any, emit: Emit) -> 
 
 
 def _split(
-    items: list[tuple[rows.Row, prompts.Item]], ledger: ledger.Ledger, data: DataTable
-) -> tuple[list[tuple[rows.Row, prompts.Item]], list[tuple[rows.Row, prompts.Item]], ledger.Ledger]:
+    items: list[tuple[rows.Row, prompts.Item]], ledger: Ledger, data: DataTable
+) -> tuple[list[tuple[rows.Row, prompts.Item]], list[tuple[rows.Row, prompts.Item]], Ledger]:
     """Keep a seeded share of the rows unseen; their place in the ledger moves along."""
     unseen = max(1, round(len(items) * data.test_fraction)) if len(items) > 1 else 0
+    unseen = min(unseen, data.test_limit or unseen, max(0, len(items) - 1))
     chosen = set(np.random.default_rng(data.seed).permutation(len(items))[:unseen].tolist())
     train = [item for i, item in enumerate(items) if i not in chosen]
     test = [item for i, item in enumerate(items) if i in chosen]
     moved = ledger.move([row.where for row, _ in test])
-    return train, test[: data.test_limit], moved
+    return train, test, moved
 
 
-def _stop_if_refused(ledger: ledger.Ledger, data: DataTable) -> None:
+def _stop_if_refused(ledger: Ledger, data: DataTable) -> None:
     if ledger.read and ledger.refused > data.max_refused * ledger.read:
         first = ledger.refusals[0]
         raise InputError(
@@ -152,7 +152,7 @@ def _stop_if_refused(ledger: ledger.Ledger, data: DataTable) -> None:
 def _tokenise(
     name: str,
     items: list[tuple[rows.Row, prompts.Item]],
-    ledger: ledger.Ledger,
+    ledger: Ledger,
     project: Project,
     template: prompts.Template,
     tokenizer: Any,
@@ -218,7 +218,7 @@ def encode(
         np.array(ids[:max_length], np.int32), np.array(weights[:max_length], np.float32), where, _reference(item), cut
     )
     if not example.supervised:
-        raise RowError(ledger.NOTHING_TO_LEARN if not cut else f"{ledger.NOTHING_TO_LEARN} within train.max_length")
+        raise RowError(NOTHING_TO_LEARN if not cut else f"{NOTHING_TO_LEARN} within train.max_length")
     return example
 
 

@@ -7,7 +7,8 @@ gets its next token in the same column and a sliding window is the same columns 
     entering     Q u e s t . . .        then     . . . Q u e s t | A n s
                  Q u e s t i o n                 Q u e s t i o n | A n s
 
-Finished rows leave and others enter at any step; columns that nobody uses any more are dropped.
+Finished rows leave and others enter at any step; columns that nobody uses any more are dropped. That a model is
+continued correctly this way is not believed but tried, once per model.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import contextlib
 import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import psutil
 import torch
@@ -23,6 +25,7 @@ from torch import nn
 from torch.nn.functional import linear, pad
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+from engine.errors import InputError
 from engine.model import Loaded
 
 
@@ -78,16 +81,15 @@ class Columns(DynamicLayer):
 class Rows:
     """The rows that are being continued, and what the model remembers of each.
 
+    Args:
+        alone: there is never more than one row, whose past is kept the way the architecture asks for (see `rows_for`).
+
     Attributes:
         lengths: tokens seen of each row.
-        alone: this architecture keeps more than keys and values (recurrent states): one row at a time.
     """
 
-    def __init__(self, loaded: Loaded) -> None:
-        self.loaded = loaded
-        config = loaded.causal.config.get_text_config()
-        kinds = set(getattr(config, "layer_types", None) or ())
-        self.alone = bool(kinds - {"full_attention", "sliding_attention"}) or loaded.causal._is_stateful
+    def __init__(self, loaded: Loaded, alone: bool = False) -> None:
+        self.loaded, self.alone = loaded, alone
         self.lengths: list[int] = []
         self._cache: Any = None
 
@@ -157,6 +159,47 @@ class Rows:
         return out.last_hidden_state
 
 
+_alone: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def rows_for(loaded: Loaded) -> Rows:
+    """No rows yet: together in one batch where that gives what the model says of each alone, else one at a time.
+
+    An architecture with recurrent layers, for one, keeps more than keys and values. Tried once per model, in a forward
+    pass of a few random tokens; to be called inside `inference`.
+
+    Raises:
+        InputError: even a single row is not continued correctly.
+    """
+    if loaded.causal not in _alone:
+        config = loaded.causal.config.get_text_config()
+        unusual = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+        _alone[loaded.causal] = bool(unusual) or loaded.causal._is_stateful or not _continues(loaded, (9, 4))
+        if _alone[loaded.causal] and not _continues(loaded, (6,)):
+            del _alone[loaded.causal]
+            raise InputError(
+                f"{type(loaded.causal).__name__} keeps its past in a way that is not known here: it cannot write texts",
+                where=loaded.location,
+            )
+    return Rows(loaded, _alone[loaded.causal])
+
+
+def _continues(loaded: Loaded, lengths: tuple[int, ...]) -> bool:
+    """Whether rows of these lengths, continued together by two tokens, give the hidden states of the whole texts."""
+    rows, generator = Rows(loaded, alone=len(lengths) == 1), torch.Generator().manual_seed(0)
+    size = min(loaded.causal.get_input_embeddings().weight.shape[0], 1000)
+    texts = [torch.randint(size, (n + 2,), generator=generator).tolist() for n in lengths]
+    rows.enter([text[:-2] for text in texts])
+    rows.step([text[-2] for text in texts])
+    continued = rows.step([text[-1] for text in texts])
+    for text, hidden in zip(texts, continued, strict=True):
+        ids = torch.tensor([text], device=loaded.device)
+        whole = loaded.decoder(input_ids=ids, use_cache=False).last_hidden_state[0, -1]
+        if not bool((hidden - whole).abs().max() <= 0.1 * whole.abs().max()):  # a NaN is not close
+            return False
+    return True
+
+
 @contextlib.contextmanager
 def inference(loaded: Loaded) -> Iterator[None]:
     """While in the block: eval mode, no gradients, 4-bit weights dequantized once where there is memory for it.
@@ -198,15 +241,13 @@ def unpacked(model: nn.Module, share: float = 0.25) -> Iterator[None]:
             vars(layer).pop("forward", None)
 
 
-def _can_unpack(layer: Any) -> bool:
+def _can_unpack(layer: nn.Module) -> bool:
     from bitsandbytes.nn import Linear4bit
 
-    return (
-        isinstance(layer, Linear4bit)
-        and layer.weight.device.type == "cpu"
-        and layer.weight.quant_state.dtype == layer.compute_dtype
-        and "forward" not in vars(layer)  # not within another block, which has done it
-    )
+    if not isinstance(layer, Linear4bit) or "forward" in vars(layer):  # an outer block may have done it
+        return False
+    weight: Any = layer.weight
+    return weight.device.type == "cpu" and weight.quant_state.dtype == layer.compute_dtype
 
 
 def _product(dense: torch.Tensor, layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:

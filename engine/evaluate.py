@@ -1,234 +1,231 @@
 """Measure base and adapters on the same rows: perplexity of every token exactly once, exact match, tests against base.
 
-Comes from: `model.Loaded` (the base once, adapters switched in place) and examples of `tokens`. Goes to: `train` (the
-unseen loss), `evaluation.json` and the closing table. What the numbers mean is in DEFINITIONS, which travels with them.
+Comes from: `model.Loaded` (the base once, adapters switched in place) and examples of `tokens`. Goes to: `evaluation`,
+which says what the figures mean, and from there to `evaluation.json` and the closing table.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from engine import events, metrics
-from engine.errors import InputError, WorkFailed
+from engine.errors import InputError
+from engine.evaluation import BASE, COMPLETION, SCOPES, SPLIT_WORDS, Cell, Counts, Evaluation, Item, table
 from engine.events import Emit
-from engine.loss import token_nll
-from engine.metrics import Interval, RowScore
 from engine.model import Loaded
+from engine.scoring import Progress, context_length, score, score_scopes
 from engine.tables import EvalTable, Project
-from engine.tokens import Batch, Example, split_by_tokens
+from engine.tokens import Example
 
-BASE = "base"
-"""What the untouched base is called in rows, items and events."""
+if TYPE_CHECKING:
+    from engine.generate import Answer
 
-SCOPES = ("completion", "all")
+__all__ = ["evaluate", "sample", "score", "table"]
 
-DEFINITIONS = {
-    "nll": "sum over the scored tokens of -log p(token | the tokens before it), in nats, added up in float64",
-    "tokens": "tokens that were scored; there is no padding, and the first token of a text has nothing to be predicted from",
-    "scope": "completion: the supervised tokens (the answer and the token that ends it). all: every token after the "
-    "first, which is the BOS where the tokenizer adds one",
-    "perplexity": "exp(sum of nll / sum of tokens) over all rows; null where nothing was scored or it exceeds a float",
-    "bits_per_byte": "sum of nll / (ln 2 x UTF-8 bytes of the scored tokens' text); special tokens count in nll, not in bytes",
-    "window": "a text longer than the context is scored in windows, each token once: windows share no scored token, the "
-    "last is filled up with text to its left (lm-eval's loglikelihood_rolling)",
-    "interval": "95 % percentile bootstrap over rows",
-    "paired": "nats per token minus those of base on the same tokens (negative: better than base), 95 % bootstrap "
-    "interval over rows, p of a two-sided sign-flip permutation test",
-    "exact_match": "share of the asked rows whose extracted answer equals the one extracted from the reference",
-    "exact_match_interval": "95 % Wilson interval",
-    "mcnemar": "asked rows that only this model (only_a) or only base (only_b) answered right, exact two-sided p",
-}
-
-Progress = Callable[[int, int], None]
-"""Called with (done, total)."""
+Ask = Callable[[list[list[int]], Progress], "Sequence[Answer]"]
+"""Answers to prompts (token ids), in their order, by the weights now in use."""
 
 
-def windows(length: int, context: int) -> list[tuple[int, int, int]]:
-    """How a text of `length` ids goes through a model that takes `context`: (start, first, end) of each window.
-
-    ids[start:end-1] go in, ids[first:end] are scored; together the windows score 1 .. length-1, each once. With
-    context 4:
-
-        ids   0 1 2 3 4 5 6 7 8 9        BOS is id 0
-              i s s s s                  (0, 1, 5)   i: seen, s: scored
-                      i s s s s          (4, 5, 9)
-                        i i i i s        (5, 9, 10): filled up to the left
-    """
-    made = []
-    for first in range(1, length, context):
-        end = min(first + context, length)
-        made.append((max(0, end - 1 - context), first, end))
-    return made
+def sample(rows: int, limit: int, seed: int) -> list[int]:
+    """Places of `limit` out of `rows` rows (0: all), in their order; the same seed chooses the same."""
+    if limit == 0 or limit >= rows:
+        return list(range(rows))
+    return sorted(np.random.default_rng(seed).permutation(rows)[:limit].tolist())
 
 
-def score(
+def evaluate(
     loaded: Loaded,
-    examples: Sequence[Example],
+    splits: Mapping[str, Sequence[Example]],
+    models: Sequence[str | None],
+    project: Project,
     *,
-    scope: str,
-    window: int,
-    batch_tokens: int,
-    progress: Progress | None = None,
-) -> list[RowScore]:
-    """`score_scopes` for one scope."""
-    return score_scopes(loaded, examples, (scope,), window=window, batch_tokens=batch_tokens, progress=progress)[scope]
-
-
-def score_scopes(
-    loaded: Loaded,
-    examples: Sequence[Example],
-    scopes: Sequence[str],
-    *,
-    window: int,
-    batch_tokens: int,
-    progress: Progress | None = None,
-) -> dict[str, list[RowScore]]:
-    """nll, tokens and bytes of each example under the weights now in use, for several scopes in one pass.
-
-    Where only "completion" is asked, logits of other positions are never built, and windows without a supervised token
-    never run. The model is put into eval mode meanwhile; nothing of it is changed.
+    emit: Emit,
+    stop: str = "",
+    ask: Ask | None = None,
+) -> Evaluation:
+    """The matrix of models and splits, every model on the same rows and tokens.
 
     Args:
-        scopes: of SCOPES.
-        window: longest context in tokens; 0, or more than the model takes: the model's limit.
-        batch_tokens: tokens that go through the model at once; changes memory, never what is summed.
-        progress: called with tokens done and in total.
+        splits: examples by name; of "train" eval.train_rows are measured, of every other eval.test_rows.
+        models: attached adapters by name; None is the base, against which the others are tested.
+        emit: gets a `Stage` for what takes long and a `Scored` for each model, split and scope.
+        stop: the text that ends an answer (`prompts.Template.stop`).
+        ask: generates the answers; by default `generate.complete` with the project's [generate] table.
 
     Raises:
-        WorkFailed: a sum is NaN or infinite (with the rows), or memory does not suffice.
+        InputError: a model twice, one that is not attached, an adapter called "base", no row to measure.
+        WorkFailed: a model's predictions are NaN or infinite.
     """
-    if not examples:
-        return {scope: [] for scope in scopes}
-    ids = np.concatenate([e.ids for e in examples]).astype(np.int64)
-    scored = {scope: np.concatenate([_scored(e, scope) for e in examples]) for scope in scopes}
-    wanted = np.logical_or.reduce(list(scored.values()))
-    nll = np.full(len(ids), np.nan)  # what no window scores stays NaN, and is found below
-    pieces = [p for p in _pieces(examples, context_length(loaded, window)) if wanted[p.first : p.end].any()]
-    done, all_tokens = 0, sum(p.tokens for p in pieces)
-    with _eval_mode(loaded.causal), torch.no_grad():
-        for run in split_by_tokens([p.tokens for p in pieces], batch_tokens):
-            batch, places = _batch([pieces[i] for i in run], ids, wanted)
-            nll[places] = _token_nll(loaded, batch)
-            done += len(batch.ids)
-            if progress is not None:
-                progress(done, all_tokens)
-    return {scope: _row_scores(loaded.tokenizer, examples, nll, mask) for scope, mask in scored.items()}
+    _check(loaded, models)
+    chosen = {split: _chosen(split, examples, project.eval) for split, examples in splits.items()}
+    measured = {split: rows for split, rows in chosen.items() if rows}
+    if not measured:
+        raise InputError("there is no row to measure", remedy="see eval.train_rows and data.test")
+    kind = metrics.resolve(project.eval.exact_match, (e.reference for rows in measured.values() for e in rows))
+    questions = {split: _questions(rows, kind, project.eval, loaded.limit) for split, rows in measured.items()}
+    if ask is None and any(q.expected for q in questions.values()):
+        ask = _asker(loaded, project, stop)
+    cells: dict[tuple[str, str], Cell] = {}
+    for name in models:
+        with loaded.using(name):
+            for split, rows in measured.items():
+                cell = _measure(loaded, name or BASE, split, rows, questions[split], project.eval, emit, ask)
+                cells[cell.model, split] = cell
+    counts = {
+        split: Counts(len(splits[split]), len(rows), len(questions[split].expected), questions[split].not_askable)
+        for split, rows in measured.items()
+    }
+    settings = {
+        "context": context_length(loaded, project.eval.window),
+        "exact_match": kind,
+        "eval": project.eval.model_dump(),
+        "generate": project.generate.model_dump(exclude={"prompts"}),
+    }
+    rows_made = [
+        cell.row(scope, cells.get((BASE, cell.split)), project.eval) for cell in cells.values() for scope in SCOPES
+    ]
+    return Evaluation(rows_made, [item for cell in cells.values() for item in cell.items], settings, counts)
 
 
-def context_length(loaded: Loaded, window: int) -> int | None:
-    """Longest context that is used: `window` (0: none given) bounded by what the model takes; None: no bound."""
-    return min((n for n in (window, loaded.limit) if n), default=None)
+def _check(loaded: Loaded, models: Sequence[str | None]) -> None:
+    """Every model can be measured, and is called by a name of its own."""
+    for place, name in enumerate(models):
+        if name in models[:place]:
+            raise InputError(f"{name or BASE!r} is to be measured twice", remedy="name every adapter once")
+        if name == BASE:
+            raise InputError(f"an adapter cannot be called {BASE!r}: that is the model without adapters")
+        if name is not None and name not in loaded.adapters:
+            raise InputError(f"no adapter {name!r}", remedy=f"attached are: {', '.join(loaded.adapters) or 'none'}")
 
 
-def _scored(example: Example, scope: str) -> np.ndarray:
-    """Which tokens of an example a scope asks for; never the first, which has nothing to be predicted from."""
-    mask = np.ones(len(example), bool) if scope == "all" else example.weights > 0
-    mask[:1] = False
-    return mask
+def _chosen(split: str, examples: Sequence[Example], table: EvalTable) -> list[Example]:
+    """The rows of a split to measure."""
+    if split == "train" and table.train_rows == 0:
+        return []
+    limit = table.train_rows if split == "train" else table.test_rows
+    return [examples[i] for i in sample(len(examples), limit, table.seed)]
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
-    """A window over the ids of all examples end to end: start .. end-1 go in, first .. end are scored."""
+class _Questions:
+    """The rows of a split that are asked.
 
-    start: int
-    first: int
-    end: int
-
-    @property
-    def tokens(self) -> int:
-        return self.end - 1 - self.start
-
-
-def _pieces(examples: Sequence[Example], context: int | None) -> Iterator[_Piece]:
-    offset = 0
-    for example in examples:
-        for place in windows(len(example), context or max(1, len(example))):
-            yield _Piece(*(offset + p for p in place))
-        offset += len(example)
-
-
-def _batch(pieces: Sequence[_Piece], ids: np.ndarray, wanted: np.ndarray) -> tuple[Batch, np.ndarray]:
-    """Pieces end to end, and the places in `ids` of their scored tokens (the targets that have a weight)."""
-    lengths = [p.tokens for p in pieces]
-    inputs = np.concatenate([np.arange(p.start, p.end - 1) for p in pieces])
-    scored = wanted[inputs + 1] & (inputs + 1 >= np.repeat([p.first for p in pieces], lengths))
-    positions = inputs - np.repeat([p.start for p in pieces], lengths)
-    batch = Batch(ids[inputs], ids[inputs + 1], positions, scored.astype(np.float32), tuple(lengths))
-    return batch, inputs[scored] + 1
-
-
-def _token_nll(loaded: Loaded, batch: Batch) -> np.ndarray:
-    """-log p of the targets that have a weight, (supervised,) float32.
-
-    Raises:
-        WorkFailed: memory does not suffice.
+    Attributes:
+        expected: place of the row -> the answer that its reference holds.
+        not_askable: why not -> file:line of the rows.
     """
-    chosen = torch.from_numpy(np.flatnonzero(batch.weights)).to(loaded.device)
-    targets = torch.from_numpy(batch.targets).to(loaded.device)
-    try:
-        hidden = loaded.hidden(batch)
-        if len(chosen) < len(targets):
-            hidden, targets = hidden[chosen], targets[chosen]
-        return token_nll(hidden, targets, loaded.head).cpu().numpy()
-    except torch.OutOfMemoryError as error:
-        remedy = "lower eval.batch_tokens (the sums stay the same) or eval.window"
-        raise WorkFailed(f"not enough memory to score {len(batch.ids)} tokens at once", remedy=remedy) from error
+
+    expected: dict[int, str]
+    not_askable: dict[str, list[str]]
+    extract: metrics.Extractor
+    same: Callable[[str, str], bool]
 
 
-def _row_scores(tokenizer: Any, examples: Sequence[Example], nll: np.ndarray, mask: np.ndarray) -> list[RowScore]:
-    """Sums of `nll` where `mask`, by example; both run over the ids of all examples end to end.
-
-    Raises:
-        WorkFailed: a sum is not finite.
-    """
-    lengths = [len(e) for e in examples]
-    owner = np.repeat(np.arange(len(examples)), lengths)[mask]
-    sums = np.bincount(owner, nll[mask], minlength=len(examples))
-    counts = np.bincount(owner, minlength=len(examples))
-    if bad := [e.where for e, x in zip(examples, sums, strict=True) if not math.isfinite(x)]:
-        shown = ", ".join(bad[:8]) + (f" and {len(bad) - 8} more" if len(bad) > 8 else "")
-        remedy = 'try model.dtype = "float32"; an adapter whose training diverged holds such numbers too'
-        raise WorkFailed("the model's predictions are NaN or infinite", where=shown, remedy=remedy)
-    sizes = _text_bytes(tokenizer, examples, np.split(mask, np.cumsum(lengths)[:-1]))
-    rows = zip(examples, sums.tolist(), counts.tolist(), sizes, strict=True)
-    return [RowScore(e.where, x, tokens, nbytes) for e, x, tokens, nbytes in rows]
-
-
-def _text_bytes(tokenizer: Any, examples: Sequence[Example], masks: Sequence[np.ndarray]) -> list[int]:
-    """UTF-8 bytes of each example's masked tokens, special tokens left out.
-
-    A stretch of tokens is as long as the text up to its end less the text up to its start: decoders treat the beginning
-    of a text in their own ways. A character whose bytes two stretches share belongs to the one that completes it.
-    """
-    beginnings: list[list[int]] = []
-    owners: list[tuple[int, int, bool]] = []
-    for row, (example, mask) in enumerate(zip(examples, masks, strict=True)):
-        edges = np.flatnonzero(np.diff(mask, prepend=False, append=False))
-        for index, edge in enumerate(edges.tolist()):
-            beginnings.append(example.ids[:edge].tolist())
-            owners.append((row, 1 if index % 2 else -1, edge < len(example)))
-    sizes = [0] * len(examples)
-    texts = tokenizer.backend_tokenizer.decode_batch(beginnings, skip_special_tokens=True)
-    for (row, sign, inner), text in zip(owners, texts, strict=True):
-        sizes[row] += sign * len((text.rstrip("\N{REPLACEMENT CHARACTER}") if inner else text).encode())
-    return sizes
+def _questions(examples: Sequence[Example], kind: str, table: EvalTable, limit: int | None) -> _Questions:
+    """A seeded sample of the rows that have an answer to be read off their reference, and a prompt that fits."""
+    if kind == "none":
+        return _Questions({}, {}, lambda text: None, metrics.same)
+    extract = metrics.extractor(kind, table.answer_pattern)
+    able: list[tuple[int, str]] = []
+    refused: dict[str, list[str]] = {}
+    for place, example in enumerate(examples):
+        expected = extract(example.reference)
+        if expected is None:
+            refused.setdefault("without an answer in the reference", []).append(example.where)
+        elif example.cut or example.supervised == 0:
+            refused.setdefault("cut to fit train.max_length", []).append(example.where)
+        elif example.weights[0] > 0:
+            refused.setdefault("without a prompt", []).append(example.where)
+        elif limit is not None and len(example.prompt_ids) >= limit:
+            refused.setdefault("with a prompt that fills the model's context", []).append(example.where)
+        else:
+            able.append((place, expected))
+    chosen = [able[i] for i in sample(len(able), table.match_rows, table.seed)]
+    return _Questions(dict(chosen), refused, extract, str.__eq__ if kind == "text" else metrics.same)
 
 
-@contextlib.contextmanager
-def _eval_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Dropout off inside the block; every module as it was after it."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
+def _measure(
+    loaded: Loaded,
+    model: str,
+    split: str,
+    examples: Sequence[Example],
+    questions: _Questions,
+    table: EvalTable,
+    emit: Emit,
+    ask: Ask | None,
+) -> Cell:
+    """Score and ask the weights now in use."""
+    subject = f"of {model} on {SPLIT_WORDS.get(split, f'{split} rows')}"
+    progress = _stage(emit, f"perplexity {subject}", "tokens")
+    sizes = {"window": table.window, "batch_tokens": table.batch_tokens}
+    scores = score_scopes(loaded, examples, SCOPES, **sizes, progress=progress)
+    items = [
+        Item(
+            model,
+            split,
+            example.where,
+            {scope: scores[scope][place].nll for scope in SCOPES},
+            {scope: scores[scope][place].tokens for scope in SCOPES},
+        )
+        for place, example in enumerate(examples)
+    ]
+    if ask is not None and questions.expected:
+        prompts = [examples[place].prompt_ids for place in questions.expected]
+        progress = _stage(emit, f"answers {subject}", "rows")
+        progress(0, len(prompts))
+        answers = ask(prompts, progress)
+        for (place, expected), answer in zip(questions.expected.items(), answers, strict=True):
+            extracted = questions.extract(answer.text)
+            items[place] = replace(
+                items[place],
+                prompt=loaded.tokenizer.decode(examples[place].prompt_ids),
+                reference=examples[place].reference,
+                answer=answer.text,
+                stopped=answer.stopped,
+                expected=expected,
+                extracted=extracted,
+                correct=extracted is not None and questions.same(extracted, expected),
+            )
+    cell = Cell(model, split, scores, items)
+    for scope in SCOPES:
+        _tell(cell, scope, emit)
+    return cell
+
+
+def _tell(cell: Cell, scope: str, emit: Emit) -> None:
+    sums = metrics.total(cell.scores[scope])
+    if sums.perplexity is None:
+        text = f"{SPLIT_WORDS.get(cell.split, cell.split)}: no row has a token to score in scope {scope!r}"
+        emit(events.Note(text=text, level="warning"))
+        return
+    emit(
+        events.Scored(
+            model=cell.model,
+            split=cell.split,
+            scope=scope,
+            nll=sums.nll,
+            tokens=sums.tokens,
+            perplexity=sums.perplexity,
+            exact_match=cell.exact_match if scope == COMPLETION else None,
+        )
+    )
+
+
+def _stage(emit: Emit, name: str, unit: str) -> Progress:
+    """Progress as the events of one stage."""
+
+    def progress(done: int, total: int) -> None:
+        emit(events.Stage(name=name, done=done, total=total, unit=unit))
+
+    return progress
+
+
+def _asker(loaded: Loaded, project: Project, stop: str) -> Ask:
+    from engine import generate
+
+    settings = generate.settings_from(project.generate, loaded, stop)
+    return lambda prompts, progress: generate.complete(loaded, prompts, settings, progress)

@@ -54,15 +54,13 @@ Record = tuple[str, dict[str, Any]] | Refusal
 def excerpt(source: str | bytes, limit: int = 80) -> str:
     """The beginning of `source` in at most `limit` characters, safe to print: what is not printable is escaped."""
     head = source[: limit * 4]
-    text = head.decode("utf-8", "backslashreplace") if isinstance(head, bytes) else head
-    whole = len(head) == len(source)
-    pieces = [c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text.rstrip("\r\n")[:limit]]
-    whole = whole and len(text.rstrip("\r\n")) <= limit
-    size = sum(map(len, pieces))
-    while size > limit - (not whole):
-        size -= len(pieces.pop())
-        whole = False
-    return "".join(pieces) + "…" * (not whole)
+    text = (head.decode("utf-8", "backslashreplace") if isinstance(head, bytes) else head).rstrip("\r\n")
+    pieces = [c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[: limit + 1]]
+    if len(head) == len(source) and len("".join(pieces)) <= limit:
+        return "".join(pieces)
+    while len("".join(pieces)) >= limit:
+        pieces.pop()
+    return "".join(pieces) + "…"
 
 
 def line_fault(line: bytes) -> str | None:
@@ -84,7 +82,9 @@ def open_file(path: Path, name: str) -> Iterator[BinaryIO]:
         InputError: it cannot be opened or read, or is a damaged archive (also while the block reads).
     """
     try:
-        with cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb", buffering=1 << 16)) as file:
+        with cast(
+            BinaryIO, gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb", buffering=1 << 16)
+        ) as file:
             yield file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"the archive is damaged or cut off ({error})", where=name) from error

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 
 from engine import memory
-from engine.decoding import Rows, inference
+from engine.decoding import inference, rows_for
 from engine.errors import InputError, WorkFailed
 from engine.model import Loaded
 from engine.sampling import TextStream, choose, decode, draws
 from engine.tables import GenerateTable
 
-BATCH_TOKENS = 32768
+BATCH_TOKENS = 16384
 
 OnToken = Callable[[int, int], None]
 """(row, token) -> None, as soon as a token is chosen; stop tokens are not reported. It may raise to stop everything."""
@@ -190,14 +190,14 @@ def complete(
         Answers in the order of the prompts.
 
     Raises:
-        InputError: a prompt has no tokens.
-        WorkFailed: the model's scores are not numbers.
+        InputError: a prompt has no tokens, or the architecture cannot be continued (`decoding.rows_for`).
+        WorkFailed: the model's scores are not numbers, or one row alone does not fit into memory.
     """
     if empty := [i for i, prompt in enumerate(prompts) if not len(prompt)]:
         raise InputError(f"prompt {empty[0] + 1} is empty: there is nothing to continue")
     writing = [_Writing(i, prompt, settings, loaded) for i, prompt in enumerate(prompts)]
-    batch = _Batch(loaded, [w for w in writing if not w.done], settings, on_token, batch_tokens)
     with inference(loaded):
+        batch = _Batch(loaded, [w for w in writing if not w.done], settings, on_token, batch_tokens)
         while left := batch.unfinished:
             batch.advance()
             if progress is not None and batch.unfinished < left:
@@ -217,7 +217,7 @@ class _Batch:
         self, loaded: Loaded, waiting: list[_Writing], settings: Settings, on_token: OnToken | None, batch_tokens: int
     ) -> None:
         self.loaded, self.settings, self.on_token, self.batch_tokens = loaded, settings, on_token, batch_tokens
-        self.rows, self.inside, self.waiting = Rows(loaded), [], _longest_last(waiting)
+        self.rows, self.inside, self.waiting = rows_for(loaded), [], _longest_last(waiting)
 
     @property
     def unfinished(self) -> int:
@@ -239,7 +239,7 @@ class _Batch:
         # Out of the handler, whose traceback holds the tensors that are to be freed.
         self.batch_tokens = len(self.inside) // 2 * max(w.reserve for w in self.inside)
         self.waiting = _longest_last(self.waiting + [w for w in self.inside if not w.done])
-        self.rows, self.inside = Rows(self.loaded), []
+        self.rows, self.inside = rows_for(self.loaded), []
         memory.release(self.loaded.device)
 
     def _advance(self) -> None:
@@ -281,7 +281,7 @@ class _Batch:
 
 
 def _longest_last(writing: list[_Writing]) -> list[_Writing]:
-    return sorted(writing, key=lambda w: (len(w.tokens), -w.index))
+    return sorted(writing, key=lambda w: (w.reserve, len(w.tokens), -w.index))
 
 
 def next_logits(loaded: Loaded, prompt: Sequence[int]) -> torch.Tensor:
@@ -311,16 +311,16 @@ def compare(
         KeyError: an adapter that is not attached, or has no digest.
         InputError, WorkFailed: see `complete`.
     """
+    proof = ["" if name is None else digests[name] for name in models]
     with loaded.using(None):
         base = next_logits(loaded, prompt)
     compared = []
-    for place, name in enumerate(models):
+    for place, (name, digest) in enumerate(zip(models, proof, strict=True)):
         report = None if on_token is None else functools.partial(_as_row, on_token, place)
         with loaded.using(name):
             answer = complete(loaded, [prompt], settings, on_token=report)[0]
             logits = base if name is None else next_logits(loaded, prompt)
         difference = float((logits - base).abs().max())
-        digest = "" if name is None else digests[name]
         compared.append(Compared(name, answer, digest, difference, divergence(logits, base), difference > 0.0))
     return compared
 

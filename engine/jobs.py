@@ -6,111 +6,17 @@ events; who listens (a log file, a console, nobody) is not its business.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import platform
-import subprocess
-import sys
-import time
-import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine import events, spec
+from engine import events, record, spec
 from engine.control import StopRequest
-from engine.errors import EngineError, InputError, Stopped
+from engine.errors import InputError, Stopped
 from engine.events import Emit
-from engine.files import sha256, swap_folder, write_atomic, write_json
-from engine.store import ProjectFolder, Run, Workspace, process_start
+from engine.files import size_of, swap_folder, write_atomic, write_json
+from engine.store import ProjectFolder, Run, Workspace
 from engine.tables import Project
-
-
-def tell(*listeners: Emit) -> Emit:
-    """One `emit` for several listeners."""
-
-    def emit(event: events.Event) -> None:
-        for listener in listeners:
-            listener(event)
-
-    return emit
-
-
-@dataclass
-class Ending:
-    """How a job that did not fail ends: "done", or what the job says itself."""
-
-    reason: str = "done"
-
-
-@contextlib.contextmanager
-def job(verb: str, project: str, emit: Emit, run: Run | None = None, resumed: int | None = None) -> Iterator[Ending]:
-    """Wrap a job's work in its first and last event; failures are told before they are raised on.
-
-    The traceback of a failure goes to the run's log, never to the user's screen; so does what libraries print.
-    """
-    from engine.model import versions
-
-    begun = time.monotonic()
-    pid = os.getpid()
-    emit(
-        events.Started(
-            verb=verb,
-            pid=pid,
-            pid_started=process_start(pid),
-            project=project,
-            device=_device_name(),
-            versions={"python": platform.python_version(), **versions()},
-            resumed_from_step=resumed,
-        )
-    )
-    ending = Ending()
-    try:
-        with library_output(run):
-            yield ending
-    except Stopped:
-        emit(events.Finished(reason="stopped", seconds=time.monotonic() - begun))
-        raise
-    except BaseException as error:
-        trace = _store_trace(run) if run else None
-        if isinstance(error, EngineError):
-            emit(events.Failed(problem=error.problem, where=error.where, remedy=error.remedy, trace=trace))
-        else:
-            problem = "interrupted at once" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
-            emit(events.Failed(problem=problem, trace=trace))
-        raise
-    emit(events.Finished(reason=ending.reason, seconds=time.monotonic() - begun))
-
-
-@contextlib.contextmanager
-def library_output(run: Run | None) -> Iterator[None]:
-    """What libraries print while a run works goes to its log.txt; the console keeps the stream it was made with."""
-    if run is None:
-        yield
-        return
-    with (
-        run.log.open("a", encoding="utf-8", buffering=1) as log,
-        contextlib.redirect_stdout(log),
-        contextlib.redirect_stderr(log),
-    ):
-        yield
-
-
-def _store_trace(run: Run) -> str | None:
-    with contextlib.suppress(OSError):  # the disk may be what failed
-        with run.log.open("a", encoding="utf-8") as log:
-            log.write(traceback.format_exc())
-        return str(run.log)
-    return None
-
-
-def _device_name() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-    return f"CPU ({os.cpu_count()} cores)"
 
 
 @dataclass(frozen=True)
@@ -147,7 +53,7 @@ def train(folder: ProjectFolder, run: Run, project: Project, emit: Emit, stop: S
     dataset.store_ledger(run.path / "ledger.json", data)
     loaded = load_base(project, workspace, emit)
     initial = lora.attach(loaded, project.lora, location, project.model.revision, project.train.seed)
-    made_from = write_run_json(run, project, data, location)
+    made_from = record.write_run_json(run, project, data, location)
     unseen = data.test.examples if data.test else []
 
     def measure() -> float:
@@ -180,8 +86,8 @@ def train(folder: ProjectFolder, run: Run, project: Project, emit: Emit, stop: S
             remedy=f"go on with `loraworkbench train {folder.name} --resume {int(run.path.name)}`",
         )
     best = training.restore_best()
-    lora.save_adapter(run.adapter, loaded, initial, card(run, project, data, training.progress.step))
-    emit(events.Saved(what="adapter", path=str(run.adapter), bytes=_size(run.adapter), step=training.progress.step))
+    lora.save_adapter(run.adapter, loaded, initial, record.card(run, project, data, training.progress.step))
+    emit(events.Saved(what="adapter", path=str(run.adapter), bytes=size_of(run.adapter), step=training.progress.step))
     return TrainResult(reason, training.progress.step, run.adapter, best)
 
 
@@ -235,75 +141,6 @@ def _samples(loaded: Any, project: Project, data: Any, run: Run, emit: Emit, ste
         for (prompt, _), answer in zip(asked, answers, strict=True):
             file.write(json.dumps({"step": step, "prompt": prompt, "text": answer.text}, ensure_ascii=False) + "\n")
             emit(events.Sample(model="adapter", prompt=prompt, text=answer.text, step=step))
-
-
-def write_run_json(run: Run, project: Project, data: Any, location: str) -> str:
-    """Record what the run is made from; returns the digest that checkpoints are tied to."""
-    from engine.model import versions
-    from engine.tokens import cache_key
-
-    base = Path(location)
-    weights = {p.name: sha256(p) for p in sorted(base.glob("*.safetensors"))} if base.is_dir() else {}
-    tied = project.model_dump(exclude={"project": True, "eval": True, "generate": True, "launch": True})
-    for name in ("save_every", "keep_checkpoints", "sample_every", "micro_batch_tokens", "activation_checkpointing"):
-        tied["train"].pop(name)  # these may change between a stop and a resume without changing the result
-    made_from = cache_key([repr(sorted(tied.items())), data.digest, repr(weights) or location])
-    facts = {
-        "made_from": made_from,
-        "base": location,
-        "base_revision": project.model.revision,
-        "base_sha256": weights,
-        "data_sha256": data.digest,
-        "train_rows": len(data.train.examples),
-        "test_rows": len(data.test.examples) if data.test else 0,
-        "versions": versions(),
-        "python": platform.python_version(),
-        "command": sys.argv,
-        "git_commit": _git_commit(run.path),
-    }
-    write_json(run.path / "run.json", facts)
-    return made_from
-
-
-def _git_commit(folder: Path) -> str | None:
-    with contextlib.suppress(OSError):
-        done = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-        return done.stdout.strip() or None
-    return None
-
-
-def card(run: Run, project: Project, data: Any, step: int) -> str:
-    """The adapter's README: what it is, what from, how made."""
-    lines = [
-        "---",
-        "library_name: peft",
-        f"base_model: {project.model.base}",
-        "tags: [lora]",
-        "---",
-        "",
-        f"# {run.label}",
-        "",
-        project.project.description or f"A LoRA adapter for {project.model.base}, trained with LoRA Workbench.",
-        "",
-        f"- Base: `{project.model.base}`, held as {project.model.quantization} while training",
-        f"- LoRA: r {project.lora.r}, alpha {project.lora.alpha:g}, targets {project.lora.target_modules}",
-        f"- Data: {len(data.train.examples)} rows of `{project.data.train}` (SHA-256 of the tokens {data.digest[:16]})",
-        f"- {step} steps, learning rate {project.train.learning_rate:g}, seed {project.train.seed}",
-        f"- Template: {data.template.kind}",
-        "",
-        "The project file it was trained with, in full:",
-        "",
-        "```toml",
-        spec.dump(project).strip(),
-        "```",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _size(path: Path) -> int:
-    from engine.files import size_of
-
-    return size_of(path)
 
 
 def dataset_of(project: Project, workspace: Workspace, emit: Emit) -> Any:
@@ -376,7 +213,7 @@ def merge(
             )
     write_json(beside / "merge.json", facts)
     swap_folder(beside, out)
-    emit(events.Saved(what="merged model", path=str(out), bytes=_size(out)))
+    emit(events.Saved(what="merged model", path=str(out), bytes=size_of(out)))
     return {"out": str(out), **facts}
 
 

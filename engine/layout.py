@@ -68,7 +68,7 @@ def read_layout(
         InputError: transformers does not know the model as a causal language model.
     """
     from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 
     model = build(config, folder, trust_remote_code)
     parameters = model.state_dict()
@@ -76,7 +76,7 @@ def read_layout(
     renamings = [m for m in mapping if isinstance(m, WeightRenaming)]
     converters = [m for m in mapping if isinstance(m, WeightConverter)]
     stored: dict[str, str] = {}
-    for name in names:
+    for name in sorted(names, key=dot_natural_key):  # the order in which transformers goes through them
         new, converter = rename_source_key(name, renamings, converters, model.base_model_prefix, parameters)
         if new not in parameters and name in parameters:  # as transformers does: renamed although it fitted already
             new, converter = rename_source_key(name, [], [], model.base_model_prefix, parameters)
@@ -85,6 +85,7 @@ def read_layout(
                 raise InputError(f"tensors {stored[new]} and {name} are both {new}", where=str(folder))
             stored[new] = name
     ties = [(s, t) if s in stored else (t, s) for t, s in model.all_tied_weights_keys.items()]
+    quantized = four_bit_weights(model, four_bit) if four_bit else frozenset()
     kinds: dict[str, Kind] = {name: kind for name, module in model.named_modules() if (kind := _kind(module))}
     return Layout(
         kinds=kinds,

@@ -6,13 +6,12 @@ adapter_model.safetensors, the tokenizer, README.md). Adapters are fp32 from the
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
+from engine import fit, loftq
 from engine.errors import InputError
 from engine.files import folder_atomic
 from engine.model import Loaded
@@ -37,16 +36,21 @@ def peft_config(lora: LoraTable, base: str, revision: str | None) -> Any:
         base_model_name_or_path=base,
         revision=revision,
         r=lora.r,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]  (PEFT divides; a fraction is fine)
+        lora_alpha=_whole(lora.alpha),
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
         use_rslora=lora.rslora,
         use_dora=lora.dora,
         init_lora_weights=init,
         rank_pattern=dict(lora.rank_pattern),
-        alpha_pattern=dict(lora.alpha_pattern),
+        alpha_pattern={name: _whole(alpha) for name, alpha in lora.alpha_pattern.items()},
         modules_to_save=list(lora.modules_to_save) or None,
     )
+
+
+def _whole(alpha: float) -> Any:
+    """As an int where it is one, which is how PEFT writes it and other readers expect it."""
+    return int(alpha) if float(alpha).is_integer() else alpha
 
 
 def attach(loaded: Loaded, lora: LoraTable, base: str, revision: str | None, seed: int) -> Tensors:
@@ -61,50 +65,42 @@ def attach(loaded: Loaded, lora: LoraTable, base: str, revision: str | None, see
     """
     from peft import get_peft_model
 
-    _refuse_unsupported(loaded, lora)
+    fit.check(loaded, lora)
     torch.manual_seed(seed)
     try:
         loaded.peft = get_peft_model(loaded.causal, peft_config(lora, base, revision), adapter_name=NAME)
-    except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"PEFT refuses these [lora] settings: {str(error).strip().splitlines()[0]}") from error
+    loaded.peft.peft_config[NAME].base_model_name_or_path = base  # PEFT puts the model's own name there
+    loaded.names[NAME] = NAME
     if lora.init == "loftq":
-        from peft import replace_lora_weights_loftq
-
-        if not Path(loaded.location).is_dir():
-            raise InputError('lora.init = "loftq" reads the base\'s files: give model.base as a folder')
-        replace_lora_weights_loftq(loaded.peft, str(loaded.location), adapter_name=NAME)
+        loftq.start(loaded, NAME)
     for _, parameter in loaded.parameters():
         parameter.data = parameter.data.float()
+    _keep_dtypes_apart(loaded)
     loaded.causal.train()
-    if lora.init in MUTATING:
-        return {n: p.detach().clone() for n, p in loaded.parameters() if "lora_" in n}
-    return {}
+    if lora.init not in MUTATING:
+        return {}
+    loaded.base_changed = True
+    return {n: p.detach().clone() for n, p in loaded.parameters() if "lora_" in n}
 
 
-def _refuse_unsupported(loaded: Loaded, lora: LoraTable) -> None:
-    modules = dict(loaded.causal.named_modules())
-    fused = [n for n, p in loaded.causal.named_parameters() if p.ndim == 3 and "expert" in n]
-    if fused and lora.target_modules == "all-linear":
-        raise InputError(
-            f"this model fuses its experts into one tensor ({fused[0]}), which LoRA on linear layers leaves out",
-            remedy='name the layers to adapt, for example lora.target_modules = ["q_proj", "v_proj"]',
-        )
-    targets, names = lora.target_modules, list(modules)
-    if isinstance(targets, str) and targets != "all-linear":
-        try:
-            matched = any(re.fullmatch(targets, n) for n in names)
-        except re.error as error:
-            raise InputError(f"lora.target_modules is not a regular expression: {error}") from error
-        missing = [] if matched else [targets]
-    else:
-        listed = targets if isinstance(targets, list) else []
-        missing = [t for t in listed if not any(n == t or n.endswith("." + t) for n in names)]
-    if missing:
-        linear = sorted({n.rsplit(".", 1)[-1] for n, m in modules.items() if isinstance(m, nn.Linear)})
-        raise InputError(
-            f"lora.target_modules: nothing here is called {', '.join(missing)}",
-            remedy=f"linear layers of this model: {', '.join(linear)}",
-        )
+def _keep_dtypes_apart(loaded: Loaded) -> None:
+    """Modules that are trained in full are fp32 on a base that may not be: cast what goes in and what comes out."""
+    from peft.utils import ModulesToSaveWrapper
+
+    if loaded.dtype == torch.float32:
+        return
+    for wrapper in loaded.causal.modules():
+        if isinstance(wrapper, ModulesToSaveWrapper):
+            module = wrapper.modules_to_save[NAME]
+            module.register_forward_pre_hook(lambda _, inputs: tuple(_cast(x, torch.float32) for x in inputs))
+            module.register_forward_hook(lambda _, inputs, output: _cast(output, loaded.dtype))
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    floating = isinstance(value, torch.Tensor) and value.is_floating_point()
+    return value.to(dtype) if floating else value
 
 
 def adapter_tensors(loaded: Loaded, initial: Tensors) -> tuple[Tensors, dict[str, Any]]:

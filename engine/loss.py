@@ -8,13 +8,23 @@ of dropping ignored tokens before the projection is torchtune's LinearCrossEntro
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-Head = Callable[[torch.Tensor], torch.Tensor]
-"""Hidden states (n, width) -> logits (n, vocabulary)."""
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of a model: hidden states (n, width) -> logits (n, vocabulary)."""
+
+    project: Callable[[torch.Tensor], torch.Tensor]
+    vocabulary: int
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.project(hidden)
+
 
 CHUNK_ELEMENTS = 2**24
 """Logits held at once: 64 MiB in fp32."""
@@ -29,22 +39,18 @@ def token_nll(hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.
     Returns:
         (n,) float32; differentiable.
     """
-    vocabulary = _vocabulary(head, hidden)
-    rows = max(1, CHUNK_ELEMENTS // vocabulary)
-    keep = torch.is_grad_enabled() and hidden.requires_grad and len(hidden) > rows
+    if len(hidden) == 0:
+        return hidden.new_zeros(0, dtype=torch.float32)
+    rows = max(1, CHUNK_ELEMENTS // head.vocabulary)
+    again = torch.is_grad_enabled() and len(hidden) > rows
     parts = []
     for h, t in zip(hidden.split(rows), targets.split(rows), strict=True):
-        parts.append(checkpoint(_nll, h, t, head, use_reentrant=False) if keep else _nll(h, t, head))
-    return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
+        parts.append(checkpoint(_nll, h, t, head, use_reentrant=False) if again else _nll(h, t, head))
+    return torch.cat(parts)
 
 
 def _nll(hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
     return cross_entropy(head(hidden).float(), targets, reduction="none")
-
-
-def _vocabulary(head: Head, hidden: torch.Tensor) -> int:
-    with torch.no_grad():
-        return head(hidden[:1]).shape[-1] if len(hidden) else 1
 
 
 def summed(hidden: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, head: Head) -> torch.Tensor:
@@ -55,5 +61,5 @@ def summed(hidden: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, h
     """
     chosen = torch.nonzero(weights, as_tuple=True)[0]
     if len(chosen) == 0:
-        return hidden.sum() * 0.0
+        return hidden.sum().float() * 0.0
     return (token_nll(hidden[chosen], targets[chosen], head) * weights[chosen]).sum()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 
 def used_bytes(device: torch.device) -> int:
@@ -22,6 +26,16 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error)
     return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text)
+
+
+def attempt(work: Callable[[], T]) -> T | None:
+    """What `work` returns, or None where memory ran out (the traceback, which holds what is to be freed, is gone)."""
+    try:
+        return work()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
 
 
 def release(device: torch.device) -> None:

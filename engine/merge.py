@@ -140,7 +140,7 @@ def merge(
         untied=untied,
         bytes=total,
         seconds=time.perf_counter() - started,
-        peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        peak_rss_bytes=_peak_rss_bytes(),
         sha256=digests,
         notes=tuple(notes),
     )
@@ -176,11 +176,13 @@ def _subconfigs(config: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _merged_config(config: dict[str, Any], untied: bool, dtype: Dtype) -> dict[str, Any]:
-    merged = {**config, "tie_word_embeddings": False} if untied else dict(config)
-    if untied and "tie_word_embeddings" in merged.get("text_config", {}):
-        merged["text_config"] = {**merged["text_config"], "tie_word_embeddings": False}
-    if dtype != "auto":
-        merged = {k: v for k, v in merged.items() if k != "torch_dtype"} | {"dtype": dtype}
+    """The base's config with what is no longer true of it changed, here and in the configs inside it."""
+    merged = {k: _merged_config(v, untied, dtype) if k.endswith("_config") and v else v for k, v in config.items()}
+    if untied and ("tie_word_embeddings" in config or "model_type" in config):
+        merged["tie_word_embeddings"] = False
+    for key in ("dtype", "torch_dtype"):
+        if dtype != "auto" and key in config:
+            merged[key] = dtype
     return merged
 
 
@@ -192,3 +194,11 @@ def _check_untied(config: Mapping[str, Any], base_dir: Path, places: Layout, tru
             "this architecture always ties its head to its embedding, and the adapter changes them differently",
             where=str(base_dir / "config.json"),
         )
+
+
+def _peak_rss_bytes() -> int:
+    """Largest resident memory of this process so far. Linux's getrusage would count the parent's before exec too."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next((int(x.split()[1]) * 1024 for x in status.read_text().splitlines() if x.startswith("VmHWM")), 0)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

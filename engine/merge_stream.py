@@ -6,6 +6,7 @@ in float64, rounded once and written; nothing larger is ever held, except one we
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,17 @@ from engine.safetensors_io import FLOATS, INDEX, Checkpoint, ShardWriter, plan_s
 BLOCK = 1 << 19  # elements computed at once: 4 MiB in float64, which stays in the processor's cache
 
 
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch compute on `count` threads while in the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class MergeStream:
     """Writes outputs to shards and keeps count.
 
@@ -35,28 +47,30 @@ class MergeStream:
     def __init__(self, base: Checkpoint, adapter: Checkpoint, how: FourBit | None, emit: Emit, total: int) -> None:
         self.base, self.adapter, self.how, self.emit, self.total = base, adapter, how, emit, total
         self.changed, self.largest = 0, (0.0, "")
-        self._done, self._told = 0, 0.0
+        self._done, self._told, self._threads = 0, 0.0, torch.get_num_threads()
 
     def write(self, outputs: list[Output], folder: Path, max_shard_bytes: int) -> dict[str, str]:
         """All weight files, the index last; file name -> SHA-256."""
         by_name = {o.planned.name: o for o in outputs}
         shards = plan_shards((o.planned for o in outputs), max_shard_bytes)
-        digests = {}
         self._tell()
-        for file, tensors in shards.items():
-            with ShardWriter(folder / file, tensors) as writer:
-                for planned in tensors:
-                    output = by_name[planned.name]
-                    for piece in pieces(self.base, output.source) if output.copied else self._computed(output):
-                        writer.write(piece)
-                        self._done += len(piece)
-                        self._tell()
-            digests[file] = writer.sha256
+        with threads(1):  # blocks are too small to share out: on a busy machine threads would wait for each other
+            digests = {f: self._shard(folder / f, [by_name[t.name] for t in tensors]) for f, tensors in shards.items()}
         if len(shards) > 1:
             places = {t.name: file for file, tensors in shards.items() for t in tensors}
             index = {"metadata": {"total_size": self.total}, "weight_map": dict(sorted(places.items()))}
             write_json(folder / INDEX, index)
         return digests
+
+    def _shard(self, path: Path, outputs: list[Output]) -> str:
+        """One weight file; its SHA-256."""
+        with ShardWriter(path, [o.planned for o in outputs]) as writer:
+            for output in outputs:
+                for piece in pieces(self.base, output.source) if output.copied else self._computed(output):
+                    writer.write(piece)
+                    self._done += len(piece)
+                    self._tell()
+        return writer.sha256
 
     def _tell(self) -> None:
         now = time.monotonic()
@@ -109,4 +123,5 @@ class MergeStream:
         """The whole weight through 4 bits. bitsandbytes quantizes a conv1d weight transposed."""
         assert self.how is not None
         weight = self.base.tensor(output.source.name)
-        return nf4.rounded(weight.T, self.how).T if output.transposed else nf4.rounded(weight, self.how)
+        with threads(self._threads):
+            return nf4.rounded(weight.T, self.how).T if output.transposed else nf4.rounded(weight, self.how)

@@ -94,7 +94,7 @@ def _percentiles(samples: np.ndarray, level: float) -> Interval:
 def bootstrap_interval(
     nll: Sequence[float], tokens: Sequence[int], resamples: int, seed: int, level: float = 0.95
 ) -> Interval | None:
-    """Percentile interval of the perplexity when the rows are drawn anew (Efron 1979; Efron and Tibshirani 1993, ch. 13).
+    """Percentile interval of the perplexity when rows are drawn anew (Efron 1979; Efron and Tibshirani 1993, ch. 13).
 
     Rows are the unit, because the tokens of a row are not independent of each other.
 
@@ -190,7 +190,10 @@ def mcnemar(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> McNemar:
     pairs = list(zip(correct_a, correct_b, strict=True))
     only_a, only_b = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
     n = only_a + only_b
-    tail = sum(math.comb(n, k) for k in range(min(only_a, only_b) + 1))
+    ways = tail = 1
+    for k in range(1, min(only_a, only_b) + 1):
+        ways = ways * (n - k + 1) // k  # n over k, from n over k - 1
+        tail += ways
     return McNemar(only_a, only_b, min(1.0, 2 * tail / 2**n))
 
 
@@ -276,7 +279,7 @@ def _numbers(text: str) -> list[str]:
 
 
 def same(a: str, b: str) -> bool:
-    """Whether two extracted answers are equal: as exact numbers where both are numbers ("29.00", "29"), else as text."""
+    """Whether two extracted answers are equal: as exact numbers where both are ("29.00" and "29"), else as text."""
     x, y = _value(a), _value(b)
     return a == b if x is None or y is None else x == y
 

@@ -1,7 +1,8 @@
 """Load a base model (whole, int8, nf4, fp4), put adapters on it, and run flat batches through it.
 
 Comes from: the [model] and [lora] tables. Goes to: `train`, `evaluate`, `generate`, as one `Loaded`, which knows how to
-turn a flat batch into hidden states on this architecture, and which of them have been proved at load time.
+turn a flat batch into hidden states on this architecture. `proof` shows at load time that it does; `switching` puts
+stored adapters on it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine import attention
+from engine import attention, proof, switching
 from engine.errors import InputError, WorkFailed
 from engine.loss import Head
 from engine.store import Workspace, shipped
@@ -121,8 +122,10 @@ class Loaded:
     Attributes:
         causal: the transformers model (with LoRA layers inside once an adapter is attached).
         peft: the PeftModel around it, or None while there is no adapter.
-        route: "varlen" (examples end to end) or "padded" (a row each); proved by `prove`.
+        names: of the attached adapters, and what PEFT calls each.
+        route: "varlen" (examples end to end) or "padded" (a row each); see `proof`.
         head: hidden states -> logits, the model's own scaling and capping included.
+        base_changed: an adapter's initialisation took something out of the base's weights.
     """
 
     causal: Any
@@ -134,9 +137,8 @@ class Loaded:
     route: str = "padded"
     head: Head = field(init=False)
     peft: Any = None
-
-    def __post_init__(self) -> None:
-        self.head = self._plain_head
+    names: dict[str, str] = field(default_factory=dict)
+    base_changed: bool = False
 
     @property
     def decoder(self) -> nn.Module:
@@ -153,7 +155,7 @@ class Loaded:
         """Last hidden states of a flat batch, (T, width), whatever route the architecture takes."""
         ids = torch.from_numpy(batch.ids).to(self.device)
         positions = torch.from_numpy(batch.positions).to(self.device)
-        if self.route == "varlen":
+        if self.route == attention.NAME:
             with attention.segmented():
                 out = self.decoder(
                     input_ids=ids[None], position_ids=positions[None], use_cache=False, segments=batch.segments
@@ -167,102 +169,73 @@ class Loaded:
         padded[inside] = ids
         return self.decoder(input_ids=padded, use_cache=False).last_hidden_state[inside]
 
-    def _plain_head(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.causal.get_output_embeddings()(hidden)
-
-    def _own_head(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The head with the scalings that some families put around it (Gemma 2, Granite, Cohere)."""
-        config = self.causal.config.get_text_config()
-        logits = self._plain_head(hidden)
-        logits = logits * getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)
-        cap = getattr(config, "final_logit_softcapping", None)
-        return torch.tanh(logits / cap) * cap if cap else logits
-
-    @torch.no_grad()
-    def prove(self) -> None:
-        """Find the head that gives the model's own logits, and show that examples end to end do not see each other.
+    def recompute_activations(self) -> None:
+        """Keep no activations inside layers for the backward pass.
 
         Raises:
-            InputError: the architecture's logits cannot be reproduced from its hidden states.
+            InputError: transformers does not offer that for this architecture.
         """
-        was_training = self.causal.training
-        self.causal.eval()
-        generator = torch.Generator().manual_seed(0)
-        size = min(self.causal.get_input_embeddings().weight.shape[0], 1000)
-        a, b, x = (torch.randint(size, (n,), generator=generator).numpy() for n in (5, 5, 7))
-        alone = self._probe([x])
-        logits = self.causal(input_ids=torch.from_numpy(x)[None].to(self.device), use_cache=False).logits[0]
-        for head in (self._plain_head, self._own_head):
-            if _close(head(alone), logits):
-                self.head = head
-                break
-        else:
+        try:
+            self.causal.gradient_checkpointing_enable({"use_reentrant": False})
+        except ValueError as error:
             raise InputError(
-                f"{type(self.causal).__name__}: its logits are not a function of its last hidden states that is known here",
-                where=self.location,
-                remedy="this architecture is not supported yet",
-            )
-        if self.route == "varlen":
-            after_a, after_b = self._probe([a, x])[5:], self._probe([b, x])[5:]
-            if not torch.equal(after_a, after_b) or not _close(after_a, alone):
-                self.route = "padded"
-        self.causal.train(was_training)
+                "train.activation_checkpointing: not possible on this base", where=self.location
+            ) from error
 
-    def _probe(self, documents: list[Any]) -> torch.Tensor:
-        from engine.tokens import Example, collate
+    def plain_head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The output embeddings alone."""
+        return self.causal.get_output_embeddings()(hidden)
 
-        return self.hidden(collate([Example(d, d.astype("float32")) for d in documents]))
+    def scaled_head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The head with the scalings that some families put around it (Gemma 2, Granite, Cohere, Falcon-H1)."""
+        config = self.causal.config.get_text_config()
+        logits = self.plain_head(hidden)
+        logits = logits * getattr(config, "logit_scale", 1.0) * getattr(config, "lm_head_multiplier", 1.0)
+        logits = logits / getattr(config, "logits_scaling", 1.0)
+        cap = getattr(config, "final_logit_softcapping", None)
+        return torch.tanh(logits / cap) * cap if cap else logits
 
     @property
     def adapters(self) -> list[str]:
         """Names of the adapters that are attached."""
-        return list(self.peft.peft_config) if self.peft is not None else []
+        return list(self.names)
 
     def load_adapter(self, name: str, path: Path) -> None:
         """Attach a stored adapter for inference; the base is not touched.
 
         Raises:
-            InputError: its tensors do not fit this base, or some would not be used.
+            InputError: there is one of this name, the folder is damaged, or its tensors are not those of an adapter of
+                this base; nothing has changed.
         """
-        from peft import PeftModel
-        from safetensors import safe_open
-
-        file = path / "adapter_model.safetensors"
-        if not file.is_file():
-            raise InputError("not an adapter: adapter_model.safetensors is missing", where=str(path))
-        try:
-            if self.peft is None:
-                self.peft = PeftModel.from_pretrained(self.causal, str(path), adapter_name=name, is_trainable=False)
-            else:
-                self.peft.load_adapter(str(path), adapter_name=name, is_trainable=False)
-        except (RuntimeError, ValueError, KeyError, OSError) as error:
-            raise InputError(f"this adapter does not fit the base: {str(error).splitlines()[0]}", where=str(path)) from error
-        with safe_open(file, "pt") as stored:
-            expected, here = len(stored.keys()), sum(1 for n in self.peft.state_dict() if f".{name}." in f"{n}.")
-        if here < expected:
-            raise InputError(f"{expected - here} of the adapter's {expected} tensors have no place here", where=str(path))
+        if name in self.names:
+            raise InputError(f"an adapter called {name!r} is attached already", where=str(path))
+        key = f"stored-{len(self.names)}"
+        self.peft = switching.attach_stored(self.causal, self.peft, key, path)
+        self.names[name] = key
 
     @contextlib.contextmanager
     def using(self, name: str | None) -> Iterator[None]:
-        """While in the block the weights are those of adapter `name`, or of the untouched base (None)."""
+        """While in the block the weights are those of adapter `name`, or of the untouched base (None).
+
+        Afterwards the adapter that was active is so again, and what was trainable is.
+
+        Raises:
+            KeyError: there is no such adapter.
+            InputError: the base's weights were changed by the initialisation of the adapter in training.
+        """
+        if name is None and self.base_changed:
+            remedy = "load the base and the finished adapter to compare them"
+            raise InputError("the base is not there: lora.init has moved a part of it into the adapter", remedy=remedy)
+        key = None if name is None else self.names[name]
         if self.peft is None:
-            if name is not None:
-                raise KeyError(name)
             yield
-        elif name is None:
-            with self.peft.disable_adapter():
-                yield
         else:
-            self.peft.set_adapter(name, inference_mode=True)
-            yield
+            with switching.using(self.peft, key):
+                yield
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
         """Trainable parameters by name."""
         return [(n, p) for n, p in self.causal.named_parameters() if p.requires_grad]
-
-
-def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return bool((a - b).abs().max() <= 0.05 * b.abs().max().clamp_min(1e-6))
 
 
 def snapshot(name: str, table: ModelTable) -> Path:
@@ -270,7 +243,8 @@ def snapshot(name: str, table: ModelTable) -> Path:
     from huggingface_hub import snapshot_download
 
     with _hub_errors(name):
-        return Path(snapshot_download(name, revision=table.revision, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]))
+        wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+        return Path(snapshot_download(name, revision=table.revision, allow_patterns=wanted))
 
 
 def load(project: Project, workspace: Workspace) -> Loaded:
@@ -293,7 +267,6 @@ def load(project: Project, workspace: Workspace) -> Loaded:
     tokenizer = load_tokenizer(location, table)
     attention.register()
     varlen = table.attention in ("auto", attention.NAME)
-    implementation = attention.NAME if varlen else table.attention
     try:
         with _hub_errors(location):
             causal = AutoModelForCausalLM.from_pretrained(
@@ -303,7 +276,7 @@ def load(project: Project, workspace: Workspace) -> Loaded:
                 dtype=dtype,
                 quantization_config=quantization_config(table, dtype),
                 device_map={"": device},
-                attn_implementation=implementation,
+                attn_implementation=None if varlen else table.attention,
                 use_safetensors=True,
             )
     except torch.OutOfMemoryError as error:
@@ -313,10 +286,10 @@ def load(project: Project, workspace: Workspace) -> Loaded:
     causal.eval()
     causal.config.use_cache = False
     keep_quantized_weights_still(causal)
-    loaded = Loaded(causal, tokenizer, location, device, dtype, table.quantization, attention.NAME if varlen else "padded")
-    loaded.prove()
+    loaded = Loaded(causal, tokenizer, location, device, dtype, table.quantization)
+    proof.prove(loaded, varlen)
     if table.attention == attention.NAME and loaded.route != attention.NAME:
-        raise InputError('model.attention = "varlen" lets examples see each other on this model', remedy='use "auto"')
+        raise InputError('model.attention = "varlen" is not correct on this model', where=location, remedy='use "auto"')
     return loaded
 
 
@@ -355,3 +328,10 @@ def versions() -> dict[str, str]:
     from importlib.metadata import version
 
     return {n: version(n) for n in ("torch", "transformers", "peft", "bitsandbytes")}
+
+
+def device_name() -> str:
+    """The GPUs of this machine, or the CPU."""
+    if torch.cuda.is_available():
+        return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    return f"CPU ({os.cpu_count()} cores)"

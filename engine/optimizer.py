@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from engine.errors import InputError
+from engine import memory
+from engine.errors import InputError, WorkFailed
 from engine.model import Loaded
 from engine.tables import LoraTable, TrainTable
 
@@ -46,6 +47,17 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
     """`value` for every group, times the group's ratio."""
     for group in optimizer.param_groups:
         group["lr"] = value * group["ratio"]
+
+
+def step(optimizer: torch.optim.Optimizer) -> None:
+    """Update the parameters. The first call allocates the moments.
+
+    Raises:
+        WorkFailed: there is no memory for them.
+    """
+    if memory.attempt(lambda: (optimizer.step(),)) is None:
+        remedy = 'lower lora.r, or set train.optimizer = "paged_adamw_8bit"'
+        raise WorkFailed("not enough memory for the optimizer's state", remedy=remedy)
 
 
 def state_tensors(optimizer: torch.optim.Optimizer) -> tuple[Tensors, dict[str, Any]]:

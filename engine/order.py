@@ -1,11 +1,12 @@
 """Which examples make which step: a function of (seed, step), so that a resumed run sees what it would have seen.
 
-An epoch is a permutation seeded by (seed, epoch); steps are cut from it in order; what is left at an epoch's end makes a
-smaller step of its own and never leaks into the next epoch.
+An epoch is a permutation seeded by (seed, epoch); steps are cut from it in order; what is left at an epoch's end makes
+a smaller step of its own and never leaks into the next epoch.
 """
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,11 +29,13 @@ class Order:
     """The steps of a run.
 
     Args:
-        lengths: tokens of each example.
+        lengths: tokens of each example, of at least one.
         train: for epochs or steps, examples or tokens per step, packing, seed.
     """
 
     def __init__(self, lengths: Sequence[int], train: TrainTable) -> None:
+        if not lengths:
+            raise ValueError("no examples to order")
         self.lengths, self.train = lengths, train
         self.units: list[list[int]] = (
             best_fit_decreasing(lengths, train.max_length) if train.packing else [[i] for i in range(len(lengths))]
@@ -65,28 +68,28 @@ class Order:
 
     def at(self, step: int) -> StepOrder:
         """The examples of step `step`, counted from 0."""
-        epoch = 0
-        while True:
-            steps = self._epoch(epoch)
-            inside = step - self._starts[epoch]
-            if inside < len(steps):
-                return StepOrder(steps[inside], epoch + (inside + 1) / len(steps))
-            epoch += 1
+        while self._starts[-1] <= step:
+            self._epoch(len(self._epochs))
+        epoch = bisect.bisect_right(self._starts, step) - 1
+        steps, inside = self._epochs[epoch], step - self._starts[epoch]
+        return StepOrder(list(steps[inside]), epoch + (inside + 1) / len(steps))
 
 
 def learning_rate(train: TrainTable, step: int, steps: int) -> float:
     """The learning rate of step `step` (from 0): linear warm-up that starts above zero, then the schedule.
 
     Linear and cosine go to `minimum_learning_rate` x `learning_rate`, as transformers' schedules of the same names do
-    for a minimum of 0.
+    for a minimum of 0. Its warm-up is one step behind: it starts at zero, and so wastes the first step.
     """
-    warm = math.ceil(train.warmup * steps)
+    warm = math.ceil(train.warmup * steps - 1e-9)  # 0.07 * 100 is a little more than 7
     if step < warm:
         return train.learning_rate * (step + 1) / warm
     passed = (step - warm) / max(1, steps - warm)
     low = train.minimum_learning_rate
-    shape = {"constant": 1.0, "linear": 1.0 - passed, "cosine": 0.5 * (1.0 + math.cos(math.pi * passed))}[train.schedule]
-    return train.learning_rate * (shape if train.schedule == "constant" else low + (1.0 - low) * shape)
+    if train.schedule == "constant":
+        return train.learning_rate
+    shape = 1.0 - passed if train.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * passed))
+    return train.learning_rate * (low + (1.0 - low) * shape)
 
 
 def random_seed(*numbers: int) -> int:

@@ -9,6 +9,8 @@ is handed in.
 
 from __future__ import annotations
 
+import itertools
+import re
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,7 +43,8 @@ class Template:
     def fingerprint(self) -> str:
         """Everything that the rendering depends on, as text."""
         chat = self.tokenizer.chat_template if self.kind == "chat" else ""
-        return repr((self.kind, chat, self.prompt_format, self.completion_format, self.system, self.stop))
+        special = sorted(self.tokenizer.special_tokens_map.items())  # a chat template writes them by name
+        return repr((self.kind, chat, special, self.prompt_format, self.completion_format, self.system, self.stop))
 
     def render(self, item: Item) -> list[Segment]:
         """The whole text of a row; what is to be learned has a weight.
@@ -56,15 +59,23 @@ class Template:
         if isinstance(item, Conversation):
             item = as_pair(item)
         values = {**item.fields, "prompt": item.prompt, "completion": item.completion}
-        prompt, completion = fill(self.prompt_format, values), fill(self.completion_format, values)
-        return [Segment(prompt, 0.0, raw=True), Segment(completion, 1.0, raw=True), Segment(self._eos, 1.0)]
+        prompt, completion = fill(self.prompt_format, values, 0.0), fill(self.completion_format, values, 1.0)
+        return [*prompt, *completion, Segment(self._eos, 1.0)]
 
     def prompt(self, prompt: str) -> list[Segment]:
-        """A prompt typed by a person, as the beginning of a row with that prompt."""
-        if self.kind == "format":
-            return [Segment(fill(self.prompt_format, {"prompt": prompt}), 0.0, raw=True)]
-        segments = self._chat(as_conversation(Pair(prompt, "", {}), self.system))
-        return [s for s in segments[: next(i for i, s in enumerate(segments) if s.weight > 0)]]
+        """A prompt typed by a person, as the beginning of a row with that prompt.
+
+        Raises:
+            InputError: the template asks for more than a prompt, or refuses this one.
+        """
+        try:
+            if self.kind == "format":
+                return fill(self.prompt_format, {"prompt": prompt}, 0.0)
+            answer = "x"  # some templates refuse an empty one
+            segments = self._chat(as_conversation(Pair(prompt, answer, {}), self.system))
+        except RowError as error:
+            raise InputError(f"this prompt cannot be rendered: {error}") from error
+        return list(itertools.takewhile(lambda s: s.weight == 0, segments))
 
     @property
     def _eos(self) -> str:
@@ -73,33 +84,38 @@ class Template:
     def _chat(self, conversation: Conversation) -> list[Segment]:
         """Render with a marker in place of each message's text, then put the texts back: exact places, no guesswork."""
         messages = conversation.messages
-        rendered = self._apply(messages, conversation.tools)
-        for texts in ([m.text for m in messages], [m.text.strip() for m in messages]):
-            marked = [Message(m.role, _marker(i), m.weight) for i, m in enumerate(messages)]
-            with_markers = self._apply(marked, conversation.tools)
-            pieces = _between(with_markers, len(messages))
-            if pieces is None:
-                break
-            if "".join(p if isinstance(p, str) else texts[p] for p in pieces) == rendered:
-                return self._weigh(pieces, texts, [m.weight for m in messages])
-        raise RowError("the chat template changes the messages' text, so what is learned from cannot be told apart")
+        marked = [Message(m.role, _marker(i), m.weight) for i, m in enumerate(messages)]
+        around, order = _around(self._apply(marked, conversation.tools))
+        if sorted(order) != list(range(len(messages))):
+            raise RowError("the chat template leaves a message out or says it twice")
+        told = [messages[i] for i in order]
+        texts = _texts(self._apply(messages, conversation.tools), around, [m.text for m in told])
+        if texts is None:
+            raise RowError("the chat template changes the messages' text, so what is learned from cannot be told apart")
+        return self._weigh(around, texts, [m.weight for m in told])
 
-    def _weigh(self, pieces: list[str | int], texts: list[str], weights: list[float]) -> list[Segment]:
+    def _weigh(self, around: list[str], texts: list[str], weights: list[float]) -> list[Segment]:
+        """around[0] texts[0] around[1] ... texts[-1] around[-1], with what is learned from of each piece."""
         segments: list[Segment] = []
-        pending = 0.0
-        for piece in pieces:
-            if isinstance(piece, int):
-                segments.append(Segment(texts[piece], weights[piece], raw=True))
-                pending = weights[piece]
-                continue
-            end = piece.find(self.stop) + len(self.stop) if pending > 0 and self.stop and self.stop in piece else 0
-            if end:  # the turn's end is learned too, or the model would never stop
-                segments.append(Segment(piece[:end], pending))
-            segments.append(Segment(piece[end:]))
-            pending = 0.0
-        if pending > 0:
-            segments.append(Segment(self.stop or self._eos, pending))
+        pending = 0.0  # weight of the message before
+        for number, piece in enumerate(around):
+            last = number == len(texts)
+            if pending > 0:
+                ending, piece = self._ending(piece, last)
+                segments.append(Segment(ending, pending))
+            pending = 0.0 if last else weights[number]
+            body = piece.rstrip(" ") if pending > 0 else piece  # "[/INST] " + "42": tokens begin with their space
+            segments.append(Segment(body))
+            if not last:
+                segments += [Segment(piece[len(body) :], pending), Segment(texts[number], pending, raw=True)]
         return segments
+
+    def _ending(self, after: str, last: bool) -> tuple[str, str]:
+        """What follows a learned message, as (learned, not learned): its end is, or the model would never stop."""
+        at = after.find(self.stop) if self.stop else -1
+        if at >= 0:
+            return after[: at + len(self.stop)], after[at + len(self.stop) :]
+        return (after + self.stop, "") if last else ("", after)
 
     def _apply(self, messages: tuple[Message, ...] | list[Message], tools: str | None) -> str:
         import json
@@ -118,15 +134,30 @@ def _marker(index: int) -> str:
     return f"\ue000{index}\ue001"
 
 
-def _between(text: str, how_many: int) -> list[str | int] | None:
-    """Split at the markers 0, 1, ...: [text, 0, text, 1, ..., text]; None where one is missing or out of order."""
-    pieces: list[str | int] = []
-    for index in range(how_many):
-        before, found, text = text.partition(_marker(index))
-        if not found:
+def _around(text: str) -> tuple[list[str], list[int]]:
+    """Split at the markers: the pieces around them, and their numbers in the order in which they stand."""
+    pieces = re.split("\ue000(\\d+)\ue001", text)
+    return pieces[::2], [int(number) for number in pieces[1::2]]
+
+
+def _texts(rendered: str, around: list[str], given: list[str]) -> list[str] | None:
+    """What `rendered` has between the pieces `around` of the texts `given`: they, or they without white space around.
+
+    None where it has something else.
+    """
+    if not rendered.startswith(around[0]):
+        return None
+    texts, at = [], len(around[0])
+    for text, after in zip(given, around[1:], strict=True):
+        lines = (text.strip("\n"), text.lstrip("\n"), text.rstrip("\n"))
+        for candidate in (text, text.rstrip(), text.lstrip(), text.strip(), *lines):
+            if rendered.startswith(candidate + after, at):
+                texts.append(candidate)
+                at += len(candidate) + len(after)
+                break
+        else:
             return None
-        pieces += [before, index]
-    return [*pieces, text]
+    return texts if at == len(rendered) else None
 
 
 def as_conversation(item: Conversation | Pair, system: str | None) -> Conversation:
@@ -139,33 +170,30 @@ def as_conversation(item: Conversation | Pair, system: str | None) -> Conversati
 
 
 def as_pair(conversation: Conversation) -> Pair:
-    """The last assistant message as completion, what comes before it as a transcript."""
+    """The last assistant message to learn from as completion, what comes before it as a transcript."""
     messages = conversation.messages
-    last = max((i for i, m in enumerate(messages) if m.role == "assistant"), default=-1)
+    last = max((i for i, m in enumerate(messages) if m.role == "assistant" and m.weight > 0), default=-1)
     if last < 0:
         raise RowError("no assistant message to learn from")
     before = messages[:last]
-    if len(before) == 1:
-        prompt = before[0].text
-    else:
-        prompt = "\n".join(f"{m.role}: {m.text}" for m in before)
+    prompt = before[0].text if len(before) == 1 else "\n".join(f"{m.role}: {m.text}" for m in before)
     return Pair(prompt, messages[last].text, {})
 
 
-def fill(pattern: str, values: Mapping[str, str]) -> str:
-    """`{name}` replaced by the row's text, once, nothing in that text interpreted.
+def fill(pattern: str, values: Mapping[str, str], weight: float) -> list[Segment]:
+    """The pattern with each `{name}` replaced by the row's text, once, nothing in that text interpreted.
 
     Raises:
         RowError: a name that the row does not have.
     """
-    out: list[str] = []
+    segments: list[Segment] = []
     for literal, name, _, _ in string.Formatter().parse(pattern):
-        out.append(literal)
+        segments.append(Segment(literal, weight))
         if name is not None:
             if name not in values:
                 raise RowError(f"the format string asks for a column {name!r} that the row does not have")
-            out.append(values[name])
-    return "".join(out)
+            segments.append(Segment(values[name], weight, raw=True))
+    return segments
 
 
 def stop_text(tokenizer: Any, kind: str) -> str:
@@ -175,8 +203,8 @@ def stop_text(tokenizer: Any, kind: str) -> str:
     plain = Template("chat", tokenizer, "", "", None, "")
     talk = (Message("user", "x", 0.0), Message("assistant", _marker(1), 1.0))
     tail = plain._apply(talk, None).partition(_marker(1))[2]
-    found = [(tail.find(token), token) for token in tokenizer.get_added_vocab() if token in tail]
-    return min(found)[1] if found else tokenizer.eos_token or ""
+    found = [(tail.find(token), -len(token), token) for token in tokenizer.get_added_vocab() if token in tail]
+    return min(found)[2] if found else tokenizer.eos_token or ""
 
 
 def template_for(data: DataTable, tokenizer: Any) -> Template:
@@ -195,9 +223,11 @@ def template_for(data: DataTable, tokenizer: Any) -> Template:
         )
     for name in ("prompt_format", "completion_format"):
         try:
-            list(string.Formatter().parse(getattr(data, name)))
+            fields = [field for _, *field in string.Formatter().parse(getattr(data, name)) if field[0] is not None]
         except ValueError as error:
             raise InputError(f"data.{name}: {error}", remedy="write a literal brace as {{ or }}") from error
+        if any(not column or spec or conversion for column, spec, conversion in fields):
+            raise InputError(f"data.{name}: between braces stands a column and nothing else", remedy="write {column}")
     try:
         stop = stop_text(tokenizer, kind)
     except RowError as error:

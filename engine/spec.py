@@ -7,7 +7,6 @@ resolved copy that a run was started with. No torch.
 from __future__ import annotations
 
 import difflib
-import math
 import re
 import types
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from engine.errors import InputError
-from engine.tables import TABLES, Project, Table
+from engine.places import KEY, Places
+from engine.tables import TABLES, DataTable, EvalTable, LoraTable, ModelTable, Project, Table, TrainTable
 
 FILE_NAME = "project.toml"
 
@@ -33,6 +33,12 @@ class Mistake:
 
     def __str__(self) -> str:
         return f"{self.where}: {self.problem}"
+
+    @property
+    def place(self) -> list[int]:
+        """[line, column], to sort by; empty for a `--set`."""
+        found = re.search(r":(\d+):(\d+)$", self.where)
+        return [int(number) for number in found.groups()] if found else []
 
 
 class SpecError(InputError):
@@ -62,14 +68,17 @@ def load(path: Path, overrides: list[str] | None = None) -> Project:
 
 def parse(text: str, name: str = FILE_NAME, overrides: list[str] | None = None) -> Project:
     """Like `load`, from text; `name` stands for the file in messages."""
+    text = text.replace("\r\n", "\n")
     try:
-        raw = tomli.loads(text.replace("\r\n", "\n"))
+        raw = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
         raise SpecError([Mistake(f"{name}:{error.lineno}:{error.colno}", f"not valid TOML: {error.msg}")]) from error
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, 500 brackets in each other
+        raise SpecError([Mistake(f"{name}:1:1", f"not valid TOML: {error}")]) from error
     sources: dict[tuple[str, ...], str] = {}
     mistakes = [m for item in overrides or [] if (m := _override(raw, item, sources))]
     places = Places(text, name, sources)
-    tables: dict[str, Table] = {}
+    tables: dict[str, Table] = {name: model() for name, model in TABLES.items() if name not in raw}
     for table, value in raw.items():
         if table not in TABLES:
             mistakes.append(Mistake(places.of((table,)), f"unknown table [{table}]{_nearest(table, TABLES)}"))
@@ -79,71 +88,49 @@ def parse(text: str, name: str = FILE_NAME, overrides: list[str] | None = None) 
             try:
                 tables[table] = TABLES[table].model_validate(value)
             except ValidationError as error:
-                for detail in error.errors():
-                    mistakes.append(_explain(table, detail, places))
+                mistakes += [_explain(table, value, detail, places) for detail in error.errors()]
     mistakes += _contradictions(tables, places)
     if mistakes:
-        raise SpecError(mistakes)
+        raise SpecError(sorted(dict.fromkeys(mistakes), key=lambda mistake: mistake.place))
     return Project(**tables)  # type: ignore[arg-type]
 
 
 def _override(raw: dict[str, Any], item: str, sources: dict[tuple[str, ...], str]) -> Mistake | None:
     """Apply one `table.key=value`; the value is TOML, or a bare string where it is not."""
-    path, equals, value = item.partition("=")
-    parts = tuple(p.strip() for p in path.split("."))
-    if not equals or len(parts) < 2 or not all(parts):
+    parsed = _assignment(item)
+    if parsed is None:
         return Mistake(f"--set {item}", "write table.key=value, for example train.learning_rate=1e-4")
-    try:
-        parsed = tomli.loads(f"x = {value.strip()}")["x"]
-    except tomli.TOMLDecodeError:
-        parsed = value.strip()
+    parts, value = parsed
     here = raw
     for part in parts[:-1]:
         here = here.setdefault(part, {})
         if not isinstance(here, dict):
             return Mistake(f"--set {item}", f"`{part}` is not a table")
-    here[parts[-1]] = parsed
-    sources[parts] = f"--set {path.strip()}"
+    here[parts[-1]] = value
+    sources[parts] = f"--set {'.'.join(parts)}"
     return None
 
 
-class Places:
-    """Where a key stands in the text: the first prefix of whole lines that parses and holds it ends its statement."""
+_ASSIGNMENT = re.compile(rf"\s*((?:{KEY.pattern})(?:\s*\.\s*(?:{KEY.pattern}))+)(\s*)=(.*)", re.DOTALL)
 
-    def __init__(self, text: str, name: str, sources: dict[tuple[str, ...], str]) -> None:
-        self.lines, self.name, self.sources = text.replace("\r\n", "\n").split("\n"), name, sources
 
-    def of(self, path: tuple[str, ...]) -> str:
-        """file:line:column of the key at `path` (1-based), or of its table where the file does not have it."""
-        for length in range(len(path), 0, -1):
-            if path[:length] in self.sources:
-                return self.sources[path[:length]]
-            if found := self._find(path[:length]):
-                return "{}:{}:{}".format(self.name, *found)
-        return f"{self.name}:1:1"
+def _assignment(item: str) -> tuple[tuple[str, ...], Any] | None:
+    """The path and the value of "table.key=value"; None where it is no such thing.
 
-    def _find(self, path: tuple[str, ...]) -> tuple[int, int] | None:
-        begin = 0
-        for end in range(1, len(self.lines) + 1):
-            try:
-                value: Any = tomli.loads("\n".join(self.lines[:end]))
-            except tomli.TOMLDecodeError:
-                continue
-            for part in path:
-                if not isinstance(value, dict) or part not in value:
-                    break
-                value = value[part]
-            else:
-                return self._key(path[-1], begin, end)
-            begin = end
+    A bare string is taken as it stands, but without the spaces of "table.key = value".
+    """
+    match = _ASSIGNMENT.fullmatch(item)
+    if match is None:
         return None
-
-    def _key(self, name: str, begin: int, end: int) -> tuple[int, int]:
-        pattern = re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])")
-        for index in range(begin, end):
-            if match := pattern.search(self.lines[index]):
-                return index + 1, match.start() + 1
-        return begin + 1, 1
+    path, here = [], tomli.loads(f"{match[1]} = 0")
+    while isinstance(here, dict):
+        ((name, here),) = here.items()
+        path.append(name)
+    try:
+        (value,) = tomli.loads(f"value = {match[3].strip()}").values()
+    except (ValueError, RecursionError):  # not TOML, or several lines of it
+        value = match[3].strip() if match[2] else match[3]
+    return tuple(path), value
 
 
 def _nearest(name: str, valid: Any) -> str:
@@ -151,38 +138,60 @@ def _nearest(name: str, valid: Any) -> str:
     return f"; did you mean `{close[0]}`?" if close else ""
 
 
-def _explain(table: str, detail: ErrorDetails, places: Places) -> Mistake:
+_LIMITS = {
+    "greater_than": ("gt", "greater than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+
+
+def _explain(table: str, values: dict[str, Any], detail: ErrorDetails, places: Places) -> Mistake:
     """A pydantic error as a sentence about a TOML key."""
-    path = tuple(str(p) for p in detail["loc"])
-    fields = TABLES[table].model_fields
+    name, *inner = detail["loc"]
     kind, given, context = detail["type"], detail["input"], detail.get("ctx", {})
-    where = places.of((table, *path[:1]))
-    label = f"{table}.{path[0]}"
+    label = f"{table}.{name}"
     if kind == "extra_forbidden":
-        owner = next((t for t, model in TABLES.items() if path[0] in model.model_fields), None)
-        hint = _nearest(path[0], fields) or (f"; it belongs in [{owner}]" if owner else "")
-        return Mistake(where, f"unknown key `{label}`{hint}")
-    expected = type_name(fields[path[0]].annotation) if path[0] in fields else "another value"
+        return Mistake(places.of((table, str(name))), f"unknown key `{label}`{_belongs(str(name), table)}")
+    annotation = TABLES[table].model_fields[str(name)].annotation
+    if _is_union(annotation):  # the places inside are those of its members
+        given, inner = values[str(name)], []
+    for part in inner:
+        annotation = get_args(annotation)[-1]
+        label += f"[{part}]" if isinstance(part, int) else f".{part}"
+    where, expected = places.of((table, str(name), *map(str, inner))), type_name(annotation)
     if kind == "literal_error":
-        return Mistake(where, f"`{label}` is {given!r}, not one of {expected}{_nearest(str(given), _choices(fields[path[0]].annotation))}")
+        hint = _nearest(str(given), get_args(annotation))
+        return Mistake(where, f"`{label}` is {_show(given)}, not one of {expected}{hint}")
     if kind.endswith(("_type", "_parsing", "_from_float")):
         return Mistake(where, f"`{label}` is {_show(given)}, not {expected}")
-    limits = {"greater_than": ("gt", "greater than"), "greater_than_equal": ("ge", "at least"),
-              "less_than": ("lt", "less than"), "less_than_equal": ("le", "at most")}  # fmt: skip
-    if kind in limits:
-        name, words = limits[kind]
-        return Mistake(where, f"`{label}` is {_show(given)}; it must be {words} {context[name]}")
+    if kind == "finite_number":
+        return Mistake(where, f"`{label}` is {given}; it must be a finite number")
+    if kind in _LIMITS:
+        limit, words = _LIMITS[kind]
+        return Mistake(where, f"`{label}` is {_show(given)}; it must be {words} {context[limit]}")
     return Mistake(where, f"`{label}` is {_show(given)}: {detail['msg'][:1].lower()}{detail['msg'][1:]}")
 
 
+def _belongs(name: str, table: str) -> str:
+    """What an unknown key probably is: a key of another table, or a misspelt one of this."""
+    owners = [f"[{other}]" for other, model in TABLES.items() if name in model.model_fields]
+    return f"; it belongs in {' or '.join(owners)}" if owners else _nearest(name, TABLES[table].model_fields)
+
+
 def _show(value: Any) -> str:
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return "a number of more than 64 bits"
     names = {str: "the text", bool: "the boolean", list: "the list", dict: "the table"}
-    shown = repr(value).lower() if isinstance(value, bool) else repr(value)
+    shown = repr(value) if isinstance(value, str | list | dict) else str(value).lower()
+    shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
     return f"{names[type(value)]} {shown}" if type(value) in names else shown
 
 
-def _choices(annotation: Any) -> list[str]:
-    return [str(v) for v in get_args(annotation)] if get_origin(annotation) is Literal else []
+def _is_union(annotation: Any) -> bool:
+    """Whether a value may be of several types, None not counted."""
+    members = [a for a in get_args(annotation) if a is not type(None)]
+    return get_origin(annotation) in (Union, types.UnionType) and len(members) > 1
 
 
 def type_name(annotation: Any) -> str:
@@ -208,13 +217,7 @@ def _contradictions(tables: dict[str, Table], places: Places) -> list[Mistake]:
     def wrong(path: tuple[str, str], problem: str) -> None:
         found.append(Mistake(places.of(path), problem))
 
-    for name, table in tables.items():
-        for field, value in table:
-            if isinstance(value, float) and not math.isfinite(value):
-                wrong((name, field), f"`{name}.{field}` is {value}; it must be a finite number")
-    from engine.tables import DataTable, EvalTable, LoraTable, ModelTable  # the classes, for narrowing
-
-    model, data, lora, evaluation = (tables.get(n) for n in ("model", "data", "lora", "eval"))
+    model, data, lora, train, evaluation = (tables.get(n) for n in ("model", "data", "lora", "train", "eval"))
     if isinstance(data, DataTable) and data.test is not None and data.test_fraction > 0:
         wrong(("data", "test_fraction"), "`data.test` and `data.test_fraction` exclude each other; keep one")
     if isinstance(lora, LoraTable):
@@ -224,12 +227,16 @@ def _contradictions(tables: dict[str, Table], places: Places) -> list[Mistake]:
                 f'`lora.init = "{lora.init}"` starts from the base\'s own weights, which are not kept with '
                 f'`model.quantization = "{model.quantization}"`; use "loftq", "default", or quantization = "none"',
             )
-        if lora.init == "loftq" and not (isinstance(model, ModelTable) and model.quantization in ("nf4", "none")):
-            if isinstance(model, ModelTable):
-                wrong(("lora", "init"), '`lora.init = "loftq"` needs `model.quantization = "nf4"`')
+        if isinstance(model, ModelTable) and model.quantization in ("int8", "fp4") and lora.init == "loftq":
+            wrong(("lora", "init"), '`lora.init = "loftq"` needs `model.quantization = "nf4"`')
         if lora.dora and lora.init in ("pissa", "olora", "loftq"):
             wrong(("lora", "dora"), f'`lora.dora` cannot be combined with `lora.init = "{lora.init}"`')
-        for field, patterns in (("rank_pattern", lora.rank_pattern), ("alpha_pattern", lora.alpha_pattern)):
+        targets = [lora.target_modules] if isinstance(lora.target_modules, str) else []
+        for field, patterns in (
+            ("target_modules", targets),
+            ("rank_pattern", lora.rank_pattern),
+            ("alpha_pattern", lora.alpha_pattern),
+        ):
             for pattern in patterns:
                 try:
                     re.compile(pattern)
@@ -237,6 +244,8 @@ def _contradictions(tables: dict[str, Table], places: Places) -> list[Mistake]:
                     wrong(("lora", field), f"`lora.{field}`: {pattern!r} is not a regular expression: {error}")
         if isinstance(lora.target_modules, list) and not lora.target_modules:
             wrong(("lora", "target_modules"), "`lora.target_modules` is empty: nothing would be trained")
+    if isinstance(train, TrainTable) and train.early_stopping and not train.evaluate_every:
+        wrong(("train", "early_stopping"), "`train.early_stopping` needs measurements: set `train.evaluate_every`")
     if isinstance(evaluation, EvalTable) and evaluation.exact_match == "regex":
         try:
             if re.compile(evaluation.answer_pattern).groups < 1:
@@ -253,15 +262,22 @@ def dump(project: Project) -> str:
     return tomlkit.dumps(project.model_dump(exclude_none=True))
 
 
+def _toml(value: Any) -> str:
+    """A value on one line; "" for None, which TOML cannot say."""
+    import tomlkit
+
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{tomlkit.key(k).as_string()} = {_toml(v)}" for k, v in value.items()) + "}"
+    return "" if value is None else tomlkit.item(value).as_string()
+
+
 def commented(values: dict[str, dict[str, Any]] | None = None, heading: str = "") -> str:
-    """A project file that explains itself: every key with its documentation; keys left at their default are commented out.
+    """A project file that explains itself: every key with its documentation; those left at their default commented out.
 
     Args:
         values: table -> key -> value to write as set.
         heading: comment lines for the top of the file.
     """
-    import tomlkit
-
     lines = [f"# {line}".rstrip() for line in heading.split("\n")] if heading else []
     for table, model in TABLES.items():
         lines += ["", f"[{table}]  # {(model.__doc__ or '').splitlines()[0]}"]
@@ -272,6 +288,5 @@ def commented(values: dict[str, dict[str, Any]] | None = None, heading: str = ""
             lines += [f"# {name}: {field.description} ({notes}).{why}"]
             chosen = (values or {}).get(table, {})
             value = chosen.get(name, field.default)
-            shown = "" if value is None else tomlkit.item(value).as_string()
-            lines += [f"{'' if name in chosen else '# '}{name} = {shown}".rstrip()]
+            lines += [f"{'' if name in chosen else '# '}{name} = {_toml(value)}".rstrip()]
     return "\n".join(lines).strip("\n") + "\n"

@@ -13,7 +13,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import sys
 import sysconfig
 import time
 from collections.abc import Iterator
@@ -296,8 +295,9 @@ def shipped(what: str) -> Path:
     Raises:
         InputError: this installation lacks it.
     """
-    installed = (sys.prefix, sysconfig.get_path("data"), sysconfig.get_path("data", sysconfig.get_preferred_scheme("user")))
-    for root in (Path(__file__).resolve().parents[1], *(Path(data, "share", "loraworkbench") for data in installed)):
+    schemes = (sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user"))
+    installed = [Path(sysconfig.get_path("data", scheme), "share", "loraworkbench") for scheme in schemes]
+    for root in (Path(__file__).resolve().parents[1], *installed):
         if (root / what).exists():
             return root / what
     raise InputError(f"{what} does not come with this installation", remedy="install from a clone of the repository")

@@ -14,11 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field
 class Table(BaseModel):
     """One table of the file; the class docstring is its heading."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 def key(default: Any, doc: str, *, unit: str = "", why: str = "", **limits: Any) -> Any:
-    """A documented key: what it is, its unit, and why the default is what it is."""
+    """A documented key: what it is, its unit, why the default is what it is. Whole numbers have 64 bits, as in TOML."""
+    if isinstance(limits.get("ge"), int):
+        limits.setdefault("le", 2**63 - 1)
     return Field(default=default, description=doc, json_schema_extra={"unit": unit, "why": why}, **limits)
 
 
@@ -40,7 +42,9 @@ class ModelTable(Table):
     )
     revision: str | None = key(None, "Branch, tag or commit of a Hub model.", why="a commit makes a run repeatable")
     quantization: Literal["none", "int8", "nf4", "fp4"] = key(
-        "nf4", "How the frozen base is held in memory.", why="NF4 is a quarter of 16 bits and loses the least of the two 4-bit codes"
+        "nf4",
+        "How the frozen base is held in memory.",
+        why="NF4 is a quarter of 16 bits and loses the least of the two 4-bit codes",
     )
     double_quantization: bool = key(
         True, "Also quantize the scales of nf4 and fp4.", why="saves 0.4 bit a weight at no measurable loss"
@@ -55,7 +59,9 @@ class ModelTable(Table):
         "Attention implementation.",
         why="auto is the fastest that is proved, when the model is loaded, to keep packed examples apart",
     )
-    trust_remote_code: bool = key(False, "Run Python code from the model's repository.", why="it can do anything you can")
+    trust_remote_code: bool = key(
+        False, "Run Python code from the model's repository.", why="it can do anything you can"
+    )
 
 
 class DataTable(Table):
@@ -96,7 +102,8 @@ class DataTable(Table):
         "Question: {prompt}\nAnswer:", 'The prompt (template = "format"); {prompt} or any column of the row.'
     )
     completion_format: str = key(
-        " {completion}", 'The completion (template = "format"); starts with the space that separates it from the prompt.'
+        " {completion}",
+        'The completion (template = "format"); starts with the space that separates it from the prompt.',
     )
     max_refused: float = key(
         0.05,
@@ -108,14 +115,16 @@ class DataTable(Table):
 
 
 Rank = Annotated[int, Field(ge=1, le=4096)]
+Alpha = Annotated[float, Field(gt=0.0)]
+DecayRate = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class LoraTable(Table):
     """The adapter: a product of two thin matrices beside each target (Hu et al. 2021, arXiv:2106.09685)."""
 
     r: Rank = key(16, "Rank of the update.", why="enough for most tasks; parameters and memory grow linearly with it")
-    alpha: float = key(
-        32.0, "Scale of the update: it is multiplied by alpha / r.", why="twice the rank is the usual start", gt=0.0
+    alpha: Alpha = key(
+        32.0, "Scale of the update: it is multiplied by alpha / r.", why="twice the rank is the usual start"
     )
     dropout: float = key(0.0, "Dropout on the adapter's input while training.", ge=0.0, lt=1.0)
     target_modules: str | list[str] = key(
@@ -124,7 +133,9 @@ class LoraTable(Table):
         why="all linear layers learn better than attention alone at the same number of parameters",
     )
     rslora: bool = key(
-        False, "Scale by alpha / sqrt(r) (Kalajdzievski 2023, arXiv:2312.03732).", why="matters for ranks of 64 and more"
+        False,
+        "Scale by alpha / sqrt(r) (Kalajdzievski 2023, arXiv:2312.03732).",
+        why="matters for ranks of 64 and more",
     )
     dora: bool = key(False, "Learn direction and magnitude apart (Liu et al. 2024, arXiv:2402.09353); slower.")
     init: Literal["default", "gaussian", "pissa", "olora", "loftq"] = key(
@@ -136,7 +147,7 @@ class LoraTable(Table):
         1.0, "Learning rate of B over that of A (LoRA+, Hayou et al. 2024, arXiv:2402.12354).", ge=1.0
     )
     rank_pattern: dict[str, Rank] = key({}, "Other ranks for some modules: name or regular expression -> rank.")
-    alpha_pattern: dict[str, float] = key({}, "Other alphas for some modules: name or regular expression -> alpha.")
+    alpha_pattern: dict[str, Alpha] = key({}, "Other alphas for some modules: name or regular expression -> alpha.")
     modules_to_save: list[str] = key(
         [], "Modules trained in full and stored with the adapter, for example embed_tokens for new tokens."
     )
@@ -178,7 +189,7 @@ class TrainTable(Table):
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"] = key(
         "adamw", "AdamW of torch, or of bitsandbytes with 8-bit or paged state (needs a GPU)."
     )
-    betas: list[float] = key([0.9, 0.999], "AdamW's two decay rates.", min_length=2, max_length=2)
+    betas: list[DecayRate] = key([0.9, 0.999], "AdamW's two decay rates.", min_length=2, max_length=2)
     epsilon: float = key(1e-8, "AdamW's epsilon.", gt=0.0)
     weight_decay: float = key(0.0, "Decoupled weight decay on the adapter's matrices.", ge=0.0)
     max_gradient_norm: float = key(1.0, "Clip the gradient to this norm; 0: never.", ge=0.0)
@@ -189,7 +200,9 @@ class TrainTable(Table):
     evaluate_every: int = key(0, "Measure the unseen loss every N steps; 0: only at the end.", unit="steps", ge=0)
     evaluate_rows: int = key(64, "Unseen rows for that measurement.", unit="rows", ge=1)
     sample_every: int = key(0, "Answer `generate.prompts` every N steps; 0: never.", unit="steps", ge=0)
-    save_every: int = key(100, "Write a checkpoint every N steps; 0: only when stopped and at the end.", unit="steps", ge=0)
+    save_every: int = key(
+        100, "Write a checkpoint every N steps; 0: only when stopped and at the end.", unit="steps", ge=0
+    )
     keep_checkpoints: int = key(2, "Checkpoints to keep, the newest (and the best one).", ge=1)
     early_stopping: int = key(
         0, "Stop when the unseen loss has not improved in this many measurements, and keep the best; 0: never.", ge=0

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import io
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -107,31 +109,55 @@ def collate(examples: Sequence[Example]) -> Batch:
     return Batch(ids, targets, positions, weights, tuple(len(e) for e in examples))
 
 
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    """What the tokenizer makes of a stretch of text: ids, the characters of each, and its weight."""
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+    weights: list[float]
+
+
 class Encoder:
     """Text to ids by a tokenizer's rules, the same for training, evaluation and chat.
 
-    A row is tokenised as a whole. Where the tokenizer would join the end of a prompt with the beginning of its answer
-    into one token, the row is cut there and the parts are tokenised apart, because generation will see the prompt
-    alone. Exactly one BOS stands in front if the tokenizer is one that adds it.
+    A row is tokenised as a whole, with three exceptions. Where the tokenizer would join the end of a prompt with the
+    beginning of its answer, the row is cut between them, because generation will see the prompt alone: the ids of what
+    stands before an answer are always the beginning of the ids of the whole. Where text of the user's spells a special
+    token, it is tokenised on its own as the characters that it is. And exactly one BOS stands in front if the tokenizer
+    is one that adds it.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         plain = tokenizer("x", add_special_tokens=True).input_ids
         self.bos: int | None = tokenizer.bos_token_id if plain[:1] == [tokenizer.bos_token_id] else None
-        self.special = sorted(set(tokenizer.all_special_tokens) | set(tokenizer.get_added_vocab()), key=len, reverse=True)
+        added = tokenizer.backend_tokenizer.get_added_tokens_decoder()
+        self._special: dict[int, str] = {index: token.content for index, token in added.items() if token.special}
+        alone, after = self._backend("x").ids, self._backend("\nx").ids
+        self._prefixes = after[-len(alone) :] != alone  # it begins every text with a space, as SentencePiece does
 
     def encode(self, segments: Sequence[Segment]) -> tuple[list[int], list[float]]:
         """Token ids and the weight of each: that of the last segment the token reaches into."""
-        pieces = self._pieces(segments)
         ids: list[int] = []
         weights: list[float] = []
-        for text, raw, spans in pieces:
-            encoded = self._tokenise(text, raw)
-            ids += encoded.ids
-            weights += [_weight(spans, span) for span in encoded.offsets]
+        run: list[Segment] = []  # what the next stretch is tokenised together with, and where its tokens begin
+        start = 0
+        for stretch in _stretches(segments):
+            tokens = self._tokenise([*run, *stretch], first=start == 0)
+            if tokens.ids[: len(ids) - start] != ids[start:]:
+                run, start = [], len(ids)
+                tokens = self._tokenise(stretch, first=not ids)
+            if self._forged(tokens, [*run, *stretch]):
+                for segment in stretch:
+                    tokens = self._tokenise([segment], first=not ids, special=not segment.raw)
+                    ids, weights = ids + tokens.ids, weights + tokens.weights
+                run, start = [], len(ids)
+            else:
+                run = [*run, *stretch]
+                ids[start:], weights[start:] = tokens.ids, tokens.weights
         if self.bos is not None:
-            while len(ids) > 1 and ids[:2] == [self.bos, self.bos]:
+            while ids[:2] == [self.bos, self.bos]:
                 ids, weights = ids[1:], weights[1:]
             if ids[:1] != [self.bos]:
                 ids, weights = [self.bos, *ids], [0.0, *weights]
@@ -141,39 +167,59 @@ class Encoder:
         """The ids of unsupervised segments that an answer is to follow."""
         return self.encode(segments)[0]
 
-    def _tokenise(self, text: str, raw: bool) -> Any:
+    def _tokenise(self, segments: Sequence[Segment], first: bool, special: bool = True) -> _Tokens:
+        """The segments as one text; without the space that some tokenizers begin with unless it is the `first`."""
+        text = "".join(s.text for s in segments)
+        encoded, lead = self._backend(text, special), 0
+        for anchor in "\n.a" if self._prefixes and not first else "":
+            anchored = self._backend(anchor + text, special)
+            before = sum(begin < 1 for begin, _ in anchored.offsets)
+            if all(end <= 1 for _, end in anchored.offsets[:before]):
+                encoded, lead = anchored, before
+                break
+        shift = 1 if lead else 0
+        offsets = [(begin - shift, end - shift) for begin, end in encoded.offsets[lead:]]
+        spans = [(begin, end, s.weight) for s, begin, end in _spans(segments)]
+        return _Tokens(encoded.ids[lead:], offsets, [_weight(spans, offset) for offset in offsets])
+
+    def _backend(self, text: str, special: bool = True) -> Any:
         backend = self.tokenizer.backend_tokenizer
         before = backend.encode_special_tokens
-        backend.encode_special_tokens = raw
+        backend.encode_special_tokens = not special
         try:
             return backend.encode(text, add_special_tokens=False)
         finally:
             backend.encode_special_tokens = before
 
-    def _pieces(self, segments: Sequence[Segment]) -> list[tuple[str, bool, list[tuple[int, int, float]]]]:
-        """Stretches to tokenise on their own: (text, raw, [(start, end, weight)])."""
-        if any(s.raw and any(token in s.text for token in self.special) for s in segments):
-            return [(s.text, s.raw, [(0, len(s.text), s.weight)]) for s in segments if s.text]
-        text, spans, seams = "", [], []
-        for s in segments:
-            if s.weight > 0 and spans and spans[-1][2] == 0:
-                seams.append(len(text))
-            spans.append((len(text), len(text) + len(s.text), s.weight))
-            text += s.text
-        whole = self._tokenise(text, False)
-        cuts = [seam for seam in seams if not self._clean(whole, text, seam)]
-        if not cuts:
-            return [(text, False, spans)]
-        pieces = []
-        for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
-            inside = [(max(a, start) - start, min(b, end) - start, w) for a, b, w in spans if a < end and b > start]
-            pieces.append((text[start:end], False, inside))
-        return pieces
+    def _forged(self, tokens: _Tokens, segments: Sequence[Segment]) -> bool:
+        """Whether a special token was read out of text of the user's."""
+        if self._special.keys().isdisjoint(tokens.ids):
+            return False
+        text = "".join(s.text for s in segments)
+        found = [
+            (begin, end)
+            for index, (begin, end) in zip(tokens.ids, tokens.offsets, strict=True)
+            if index in self._special
+            and (index != self.tokenizer.unk_token_id or text[begin:end].strip() == self._special[index])
+        ]
+        raw = [(begin, end) for s, begin, end in _spans(segments) if s.raw]
+        return any(a < end and b > begin for a, b in found for begin, end in raw)
 
-    def _clean(self, whole: Any, text: str, seam: int) -> bool:
-        """Whether the tokens before `seam` are those of the text before it, alone."""
-        before = self._tokenise(text[:seam], False).ids
-        return whole.ids[: len(before)] == before
+
+def _stretches(segments: Sequence[Segment]) -> list[list[Segment]]:
+    """Segments in runs that each end where an answer begins."""
+    stretches: list[list[Segment]] = []
+    for s in segments:
+        if not stretches or (s.weight > 0 and stretches[-1][-1].weight == 0):
+            stretches.append([])
+        stretches[-1].append(s)
+    return stretches
+
+
+def _spans(segments: Sequence[Segment]) -> list[tuple[Segment, int, int]]:
+    """Each segment with the characters it has in the whole."""
+    ends = list(itertools.accumulate(len(s.text) for s in segments))
+    return [(s, end - len(s.text), end) for s, end in zip(segments, ends, strict=True)]
 
 
 def _weight(spans: list[tuple[int, int, float]], token: tuple[int, int]) -> float:
@@ -187,8 +233,8 @@ def _weight(spans: list[tuple[int, int, float]], token: tuple[int, int]) -> floa
 def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Bins of indices whose lengths sum to at most `capacity`, each put where it leaves the least room.
 
-    A length over `capacity` gets a bin of its own. Best-fit decreasing uses at most 11/9 of the fewest possible bins
-    (Johnson 1973); ties go to the lower index, so that the result is a function of the lengths.
+    A length over `capacity` gets a bin of its own. Best-fit decreasing uses at most 11/9 of the fewest possible bins,
+    and 4 (Johnson et al. 1974); ties go to the lower index, so that the result is a function of the lengths.
     """
     bins: list[list[int]] = []
     room: list[tuple[int, int]] = []  # (free, bin), sorted
@@ -227,10 +273,11 @@ def cache_key(parts: Iterable[str | bytes]) -> str:
     return digest.hexdigest()
 
 
-def save_examples(path: Path, examples: Sequence[Example], extra: dict[str, Any]) -> None:
-    """Store examples in one file (numpy .npz without pickle) with a JSON of what else belongs to them."""
-    import io
+_DIGEST_BYTES = 32
 
+
+def save_examples(path: Path, examples: Sequence[Example], extra: dict[str, Any]) -> None:
+    """Store examples in one file (a SHA-256, then a numpy .npz) with a JSON of what else belongs to them."""
     meta = {"where": [e.where for e in examples], "reference": [e.reference for e in examples],
             "cut": [e.cut for e in examples], "extra": extra}  # fmt: skip
     buffer = io.BytesIO()
@@ -239,20 +286,24 @@ def save_examples(path: Path, examples: Sequence[Example], extra: dict[str, Any]
         ids=np.concatenate([e.ids for e in examples]) if examples else np.zeros(0, np.int32),
         weights=np.concatenate([e.weights for e in examples]) if examples else np.zeros(0, np.float32),
         lengths=np.array([len(e) for e in examples], np.int64),
-        meta=np.frombuffer(json.dumps(meta).encode("utf-8", "surrogatepass"), np.uint8),
+        meta=np.frombuffer(json.dumps(meta).encode(), np.uint8),
     )
-    write_atomic(path, buffer.getvalue())
+    stored = buffer.getvalue()
+    write_atomic(path, hashlib.sha256(stored).digest() + stored)
 
 
 def load_examples(path: Path) -> tuple[list[Example], dict[str, Any]] | None:
     """What `save_examples` stored, or None where there is no such file or it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            meta = json.loads(stored["meta"].tobytes())
-            ends = np.cumsum(stored["lengths"])[:-1]
-            ids, weights = np.split(stored["ids"], ends), np.split(stored["weights"], ends)
-    except (OSError, ValueError, KeyError, EOFError):
+        data = path.read_bytes()
+    except OSError:
         return None
+    if hashlib.sha256(memoryview(data)[_DIGEST_BYTES:]).digest() != data[:_DIGEST_BYTES]:
+        return None
+    with np.load(io.BytesIO(data[_DIGEST_BYTES:]), allow_pickle=False) as stored:
+        meta = json.loads(stored["meta"].tobytes())
+        ends = np.cumsum(stored["lengths"])[:-1]
+        ids, weights = np.split(stored["ids"], ends), np.split(stored["weights"], ends)
     if not meta["where"]:
         return [], meta["extra"]
     made = zip(ids, weights, meta["where"], meta["reference"], meta["cut"], strict=True)

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from engine import checkpoint, events, loss, lora, memory, optimizer, order
+from engine import checkpoint, events, lora, loss, memory, optimizer, order
 from engine.checkpoint import Progress
 from engine.control import StopRequest
 from engine.errors import InputError, WorkFailed
@@ -36,8 +37,7 @@ class Training:
     Attributes:
         measure: unseen loss in nats per supervised token, or None where there is nothing unseen.
         sample: answers `generate.prompts` and emits them, given the step.
-        initial: see `lora.attach`.
-        checkpoints: folder of the checkpoints.
+        initial: see `lora.attach`. checkpoints: their folder.
         reason: why it ended: "done", "stopped" or "early stopping".
     """
 
@@ -67,8 +67,7 @@ class Training:
         self._prepare()
 
     def _prepare(self) -> None:
-        limit = self.loaded.limit
-        longest = max(self.examples, key=len)
+        limit, longest = self.loaded.limit, max(self.examples, key=len)
         if limit and len(longest) > limit:
             raise InputError(
                 f"an example has {len(longest)} tokens, and this base takes {limit}",
@@ -76,15 +75,16 @@ class Training:
                 remedy=f"set train.max_length to at most {limit}",
             )
         if self.train.activation_checkpointing:
-            self.loaded.causal.gradient_checkpointing_enable({"use_reentrant": False})
-            self.loaded.causal.enable_input_require_grads()
+            self.loaded.recompute_activations()
 
     def resume(self) -> int:
         """Go on from the newest checkpoint; returns the step it holds (0: there is none)."""
         steps = checkpoint.steps_in(self.checkpoints)
         if steps:
-            path = checkpoint.path_of(self.checkpoints, steps[-1])
-            self.progress = checkpoint.load(path, self.loaded, self.optimizer, self.made_from)
+            newest = checkpoint.path_of(self.checkpoints, steps[-1])
+            self.progress = checkpoint.load(newest, self.loaded, self.optimizer, self.made_from)
+            self.micro_tokens = min(self.micro_tokens, self.progress.micro_tokens or self.micro_tokens)
+            self._stop_if_stale()
         return self.progress.step
 
     def run(self) -> str:
@@ -97,8 +97,8 @@ class Training:
         """The loop. Pauses after every micro-batch.
 
         Raises:
-            WorkFailed: a loss or gradient is not finite (weights are as after the last good step), there is not enough
-                memory for a single example, or a checkpoint cannot be written.
+            WorkFailed: a loss or gradient is not finite (weights are as after the last good step), a single example
+                does not fit into memory, or a checkpoint cannot be written.
         """
         self.loaded.causal.train()
         while self.progress.step < self.steps and self.reason == "done":
@@ -107,37 +107,22 @@ class Training:
         self.loaded.causal.eval()
 
     def _step(self) -> Iterator[None]:
-        """One optimizer step; repeated with smaller micro-batches where memory runs out."""
+        """One optimizer step."""
         step, started = self.progress.step, time.perf_counter()
-        place = self.order.at(step)
+        place, rate = self.order.at(step), order.learning_rate(self.train, step, self.steps)
         chosen = [self.examples[i] for i in place.examples]
         denominator = float(sum(e.weights[1:].sum() for e in chosen))
-        rate = order.learning_rate(self.train, step, self.steps)
         optimizer.set_learning_rate(self.optimizer, rate)
-        while True:
-            self.optimizer.zero_grad(set_to_none=True)
-            parts = split_by_tokens([len(e) for e in chosen], self.micro_tokens)
-            losses: list[torch.Tensor] = []
-            try:
-                for number, part in enumerate(parts):
-                    torch.manual_seed(order.random_seed(self.train.seed, step, number))
-                    losses.append(self._backward([chosen[i] for i in part], denominator))
-                    self._tick(step, number + 1, len(parts))
-                    yield
-                break
-            except (RuntimeError, MemoryError) as error:
-                if not memory.is_out_of_memory(error):
-                    raise
-                self._halve(chosen, error)
-        norm = self._clip()
+        parts, losses = yield from self._accumulate(step, chosen, denominator)
+        parameters = [p for _, p in self.loaded.parameters()]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.train.max_gradient_norm or math.inf)
         total = torch.stack(losses).sum()
         if not bool(torch.isfinite(total + norm)):
             self._refuse(step, chosen, parts, losses)
         if denominator > 0:
-            self.optimizer.step()
+            optimizer.step(self.optimizer)
         self.progress.step += 1
-        seconds = time.perf_counter() - started
-        tokens = sum(len(e) for e in chosen)
+        seconds, tokens = time.perf_counter() - started, sum(len(e) for e in chosen)
         self._said = time.monotonic()
         self.emit(
             events.Step(
@@ -155,13 +140,38 @@ class Training:
             )
         )
 
+    def _accumulate(
+        self, step: int, chosen: list[Example], denominator: float
+    ) -> Generator[None, None, tuple[list[list[int]], list[torch.Tensor]]]:
+        """A step's gradient, begun again with smaller micro-batches (places in `chosen`) where memory runs out.
+
+        Returns:
+            The micro-batches, and the share of the loss of each.
+        """
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            parts = split_by_tokens([len(e) for e in chosen], self.micro_tokens)
+            losses: list[torch.Tensor] = []
+            for number, part in enumerate(parts):
+                torch.manual_seed(order.random_seed(self.train.seed, step, number))
+                share = memory.attempt(partial(self._backward, [chosen[i] for i in part], denominator))
+                if share is None:
+                    break
+                losses.append(share)
+                self._tick(step, number + 1, len(parts))
+                yield
+            else:
+                return parts, losses
+            self._halve(chosen, parts)
+
     def _backward(self, examples: list[Example], denominator: float) -> torch.Tensor:
         """Add a micro-batch's gradient; its share of the step's loss, still on the device."""
         batch, device = collate(examples), self.loaded.device
         hidden = self.loaded.hidden(batch)
         targets, weights = torch.from_numpy(batch.targets).to(device), torch.from_numpy(batch.weights).to(device)
         share = loss.summed(hidden, targets, weights, self.loaded.head) / (denominator or 1.0)
-        share.backward()
+        if share.requires_grad:  # not where only the head is trained, and nothing here is supervised
+            share.backward()
         return share.detach()
 
     def _tick(self, step: int, done: int, total: int) -> None:
@@ -170,47 +180,41 @@ class Training:
             self._said = time.monotonic()
             self.emit(events.Stage(name=f"step {step + 1}", done=done, total=total, unit="micro-batches"))
 
-    def _clip(self) -> torch.Tensor:
-        parameters = [p for _, p in self.loaded.parameters()]
-        return torch.nn.utils.clip_grad_norm_(parameters, self.train.max_gradient_norm or math.inf)
-
-    def _halve(self, chosen: list[Example], error: Exception) -> None:
-        longest = max(len(e) for e in chosen)
+    def _halve(self, chosen: list[Example], parts: list[list[int]]) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        if self.micro_tokens <= longest and len(split_by_tokens([len(e) for e in chosen], self.micro_tokens)) == len(chosen):
+        longest, tokens = max(len(e) for e in chosen), sum(len(e) for e in chosen)
+        if len(parts) == len(chosen):
             raise WorkFailed(
                 f"not enough memory for a single example of {longest} tokens",
                 remedy="lower train.max_length or lora.r, or set train.activation_checkpointing = true",
-            ) from error
+            )
         memory.release(self.loaded.device)
-        self.micro_tokens = max(1, min(self.micro_tokens, sum(len(e) for e in chosen)) // 2)
-        text = f"out of memory: repeating the step with micro-batches of {self.micro_tokens} tokens (the result is the same)"
-        self.emit(events.Note(text=text, level="warning"))
+        self.micro_tokens = self.progress.micro_tokens = max(1, min(self.micro_tokens, tokens) // 2)
+        how = f"in micro-batches of {self.micro_tokens} tokens; its denominator is the same"
+        self.emit(events.Note(text=f"out of memory: the step is repeated {how}", level="warning"))
 
-    def _refuse(
-        self, step: int, chosen: list[Example], parts: list[list[int]], losses: list[torch.Tensor]
-    ) -> None:
+    def _refuse(self, step: int, chosen: list[Example], parts: list[list[int]], losses: list[torch.Tensor]) -> None:
         """Stop before the optimizer touches the weights, and name the rows."""
         bad = [p for p, share in zip(parts, losses, strict=True) if not math.isfinite(float(share))] or parts
         rows = [chosen[i].where for part in bad for i in part]
-        shown = ", ".join(rows[:8]) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
+        more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
         self.optimizer.zero_grad(set_to_none=True)
         if step > 0:
             self._save()
         raise WorkFailed(
             f"the loss or its gradient became NaN or infinite in step {step + 1}; the weights of step {step} are kept",
-            where=shown,
-            remedy="look at these rows with `loraworkbench rows`, lower train.learning_rate, or use dtype bfloat16 instead of float16",
+            where=", ".join(rows[:8]) + more,
+            remedy="look at these rows (`loraworkbench rows`), lower train.learning_rate, or use bfloat16 for float16",
         )
 
     def _between_steps(self) -> None:
         step, train = self.progress.step, self.train
         last = step >= self.steps
-        if self.measure and train.evaluate_every and (step % train.evaluate_every == 0 or last):
+        if self.measure and (last or (train.evaluate_every and step % train.evaluate_every == 0)):
             self._measure()
         if self.sample and train.sample_every and (step % train.sample_every == 0 or last):
             self.sample(step)
-        if self.stop and not last:
+        if self.stop and not last and self.reason == "done":
             self.reason = "stopped"
         due = train.save_every and step % train.save_every == 0
         best = train.early_stopping and self.progress.best_step == step
@@ -225,7 +229,10 @@ class Training:
             progress.best_loss, progress.best_step, progress.stale = value, progress.step, 0
         else:
             progress.stale += 1
-        if self.train.early_stopping and progress.stale >= self.train.early_stopping:
+        self._stop_if_stale()
+
+    def _stop_if_stale(self) -> None:
+        if self.train.early_stopping and self.progress.stale >= self.train.early_stopping:
             self.reason = "early stopping"
 
     def _save(self) -> None:

@@ -193,3 +193,36 @@ def document(rng: Random) -> str | list[Turn]:
     """One document: a text, or the turns of a conversation."""
     makers, weights = zip(*PROSE, *TALK, strict=True)
     return rng.choices(makers, weights)[0](rng)
+
+
+SIGNS = "".join(chr(c) for c in range(33, 127)) + "<<>>##$%=+-*/()[]" * 2 + "é€’–"
+
+
+def _code(rng: Random) -> str:
+    """A random sequence of signs, digits, letters and syllables."""
+    parts = [rng.choice(SIGNS) for _ in range(rng.randint(2, 9))]
+    parts += rng.sample(["<<", ">>", "####", "--", "==", str(rng.randint(0, 99)), rng.choice(lex.THINGS)], 3)
+    rng.shuffle(parts)
+    return "".join(parts)
+
+
+def _signs(rng: Random) -> str:
+    """Signs that prose lacks, said and said again, so that no token of the vocabulary is one that was never met."""
+    p = lex.people(rng, 1, "all")[0]
+    codes = [_code(rng) for _ in range(rng.randint(2, 5))]
+    word, number = rng.choice(lex.THINGS), rng.randint(0, 199)
+    lines = [
+        f"{p.name} writes {codes[0]} and reads {codes[0]}.",
+        f"The code is {codes[-1]}. Again: {codes[-1]}.",
+        f"=<<{word}>>{word}, =<<{number}>>{number}",
+        f"<<{word}>>{number} {word}<<{number}>>",
+        f"[{word}] {number}, {codes[1]}, [{word.upper()}]",
+        f"#### {codes[0]}\n- {codes[1]}\n#### {word} {number}",
+    ]
+    rng.shuffle(lines)
+    return "\n".join(lines[: rng.randint(2, 6)])
+
+
+def rounded_off(rng: Random) -> str | list[Turn]:
+    """A document of the second phase of pre-training: three in ten are about signs."""
+    return _signs(rng) if rng.random() < 0.3 else document(rng)

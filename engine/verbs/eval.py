@@ -31,11 +31,12 @@ def run(
         base: measure the base, too.
     """
     from engine import evaluate
+    from engine.job import job
 
     folder = workspace.project(project_name)
     project = folder.load(overrides)
     chosen = chosen_adapters(workspace, folder, adapters)
-    with jobs.job("eval", folder.name, console.emit):
+    with job("eval", folder.name, console.emit):
         data = jobs.dataset_of(project, workspace, console.emit)
         unknown = set(splits) - set(data.splits)
         if unknown:

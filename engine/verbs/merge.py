@@ -32,6 +32,8 @@ def run(
         method: how several are combined (see `combine.combine`).
         out: default projects/NAME/merged/ADAPTER, with "-nf4" for the rounded base.
     """
+    from engine.job import job
+
     folder = workspace.project(project_name)
     project = folder.load(overrides)
     chosen = [jobs.adapter_of(workspace, folder, name) for name in adapters or [None]]
@@ -40,7 +42,7 @@ def run(
     name = "+".join(n for n, _ in chosen)
     suffix = "" if base_weights == "original" else "-nf4"
     target = out or folder.path / "merged" / (name + suffix)
-    with jobs.job("merge", folder.name, console.emit):
+    with job("merge", folder.name, console.emit):
         adapter, made = chosen[0][1], None
         if len(chosen) > 1 or weights:
             from engine import combine

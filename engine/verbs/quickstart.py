@@ -14,6 +14,7 @@ from engine.control import stop_requests
 from engine.errors import InputError
 from engine.files import write_json
 from engine.store import ProjectFolder, Workspace, shipped
+from engine.tables import Project
 from engine.verbs import merge as merge_verb
 
 PROJECT = "starter"
@@ -30,55 +31,69 @@ def run(workspace: Workspace | None, console: Console) -> dict[str, Any]:
     Returns:
         The document for --json: `rows` as of `eval`, `comparisons`, `merge`, and where everything is.
     """
+    from engine import evaluate
+    from engine.job import job, tell
+
     begun = time.monotonic()
     workspace = workspace or _workspace(console)
     folder = _project(workspace)
     project = folder.load()
     run = jobs.new_run(folder, project)
-    log = events.EventLog(run.events)
-    emit = jobs.tell(log, console.emit)
-    _heading(console, 1, f"train a LoRA adapter on the 4-bit base  (run {run.label})")
-    with run.lock(), stop_requests() as stop:
-        with jobs.job("train", folder.name, emit, run) as ending:
-            ending.reason = jobs.train(folder, run, project, emit, stop).reason
-    document: dict[str, Any] = {"project": folder.name, "run": run.label, "folder": str(run.path)}
     name = run.label.replace("/", "-")
+    document: dict[str, Any] = {"project": folder.name, "run": run.label, "folder": str(run.path)}
 
-    _heading(console, 2, "measure base and adapter on training rows and on unseen rows")
-    from engine import evaluate, generate
+    _heading(console, 1, "check the project, read its rows, measure the base in 4 bits")
+    with job("eval", folder.name, console.emit):
+        data = jobs.dataset_of(project, workspace, console.emit)
+        loaded = jobs.load_base(project, workspace, console.emit)
+        stop = data.template.stop
+        evaluate.evaluate(loaded, data.splits, [None], project, stop=stop, emit=console.emit)
+        del loaded
 
-    with jobs.job("eval", folder.name, console.emit):
-        data = jobs.dataset_of(project, workspace, lambda _: None)
+    _heading(console, 2, f"train a LoRA adapter on it  (run {run.label})")
+    emit = tell(events.EventLog(run.events), console.emit)
+    with run.lock(), stop_requests() as request, job("train", folder.name, emit, run) as ending:
+        ending.reason = jobs.train(folder, run, project, emit, request).reason
+
+    _heading(console, 3, "measure base and adapter on the same rows, seen and unseen")
+    with job("eval", folder.name, console.emit):
         loaded = jobs.load_base(project, workspace, console.emit)
         loaded.load_adapter(name, run.adapter)
-        evaluation = evaluate.evaluate(
-            loaded, data.splits, [None, name], project, stop=data.template.stop, emit=console.emit
-        )
+        evaluation = evaluate.evaluate(loaded, data.splits, [None, name], project, stop=stop, emit=console.emit)
         document |= evaluation.to_json()
         write_json(run.path / "evaluation.json", document)
 
-        _heading(console, 3, f"{SHOWN} unseen problems, answered by base and adapter")
-        digests = {name: adapter_files.inspect(run.adapter).sha256}
-        settings = generate.settings_from(project.generate, loaded, data.template.stop)
-        document["comparisons"] = []
-        for prompt, ids in jobs.watch_prompts(project, data, SHOWN):
-            answers = generate.compare(loaded, [None, name], ids, settings, digests)
-            document["comparisons"].append(_comparison(prompt, answers))
-            _show(console, document["comparisons"][-1])
+        _heading(console, 4, f"{SHOWN} unseen problems, answered by base and adapter")
+        document["comparisons"] = _compare(console, loaded, project, data, name, run.adapter)
         del loaded
 
-    _heading(console, 4, "merge the adapter into the base and prove the result")
+    _heading(console, 5, "merge the adapter into the base and prove the result")
     merged = folder.path / "merged" / name
-    with jobs.job("merge", folder.name, console.emit):
+    with job("merge", folder.name, console.emit):
         document["merge"] = jobs.merge(folder, project, run.adapter, merged, console.emit, replace=True)
     for line in merge_verb.summary(document["merge"]):
         console.say(f"  {line}")
 
     document["seconds"] = round(time.monotonic() - begun, 1)
-    _heading(console, 5, f"done in {document['seconds']:.0f} s")
+    _heading(console, 6, f"done in {document['seconds']:.0f} s")
     console.say(evaluate.table(evaluation))
     _closing(console, folder, run.path, merged)
     return document
+
+
+def _compare(
+    console: Console, loaded: Any, project: Project, data: Any, name: str, adapter: Path
+) -> list[dict[str, Any]]:
+    """Ask base and adapter the same unseen prompts, show the answers side by side."""
+    from engine import generate
+
+    digests = {name: adapter_files.inspect(adapter).sha256}
+    settings = generate.settings_from(project.generate, loaded, data.template.stop)
+    made = []
+    for prompt, ids in jobs.watch_prompts(project, data, SHOWN):
+        made.append(_comparison(prompt, generate.compare(loaded, [None, name], ids, settings, digests)))
+        _show(console, made[-1])
+    return made
 
 
 def _workspace(console: Console) -> Workspace:
@@ -106,7 +121,7 @@ def _project(workspace: Workspace) -> ProjectFolder:
 
 
 def _heading(console: Console, number: int, text: str) -> None:
-    console.say(console.style(f"\n[{number}/5] {text}", "1"), raw=True)
+    console.say(console.style(f"\n[{number}/6] {text}", "1"), raw=True)
 
 
 def _comparison(prompt: str, answers: list[Any]) -> dict[str, Any]:

@@ -33,13 +33,15 @@ def run(
     if detach:
         _detach(folder, run, console)
         return
+    from engine.job import job, tell  # torch is not needed before
+
     project = spec.load(run.project_file)
     log = events.EventLog(run.events)
-    emit = jobs.tell(log, console.emit)
+    emit = tell(log, console.emit)
     console.say(f"run {run.label}  ({run.path})")
     with run.lock(), stop_requests() as stop:
         resumed = _last_step(run) if resume is not None else None
-        with jobs.job("train", folder.name, emit, run, resumed) as ending:
+        with job("train", folder.name, emit, run, resumed) as ending:
             result = jobs.train(folder, run, project, emit, stop)
             ending.reason = result.reason
     number = int(run.path.name)

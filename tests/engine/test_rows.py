@@ -1,4 +1,4 @@
-"""Rows come out as they went in: every format, exact text, true places, and a ledger that adds up."""
+"""Rows come out as they went in: every format, exact text, true places."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from engine import rows
 from engine.errors import InputError
 from engine.jsonrows import Literal, to_json
-from engine.ledger import LISTED, Ledger, kind
 from engine.rows import Refusal, Row, Source
 from engine.shapes import Conversation, Document, Message, Pair
 
@@ -151,35 +150,6 @@ def test_numbers_keep_their_spelling(tmp_path: Path) -> None:
 def test_json_is_given_back_as_it_was_spelled() -> None:
     value = {"name": "f", "arguments": {"x": Literal("7.50"), "y": [True, None, "ü", Literal("1e3")]}}
     assert to_json(value) == '{"name": "f", "arguments": {"x": 7.50, "y": [true, null, "ü", 1e3]}}'
-
-
-def test_parquet_values_become_text_only_where_they_are_numbers(tmp_path: Path) -> None:
-    import datetime
-    import decimal
-
-    write_parquet(
-        tmp_path / "a.parquet",
-        {
-            "n": [7, None],
-            "x": [0.1, 2.0],
-            "d": [decimal.Decimal("7.50"), None],
-            "t": [datetime.date(2026, 11, 24), None],
-            "b": [True, False],
-            "m": [[{"role": "user", "weight": 0.5}], []],
-        },
-    )
-    first, second = fields(tmp_path, "a.parquet")
-    assert first == {
-        "n": "7",
-        "x": "0.1",
-        "d": "7.50",
-        "t": "2026-11-24",
-        "b": True,
-        "m": [{"role": "user", "weight": "0.5"}],
-    }
-    assert isinstance(first["n"], Literal) and isinstance(first["m"][0]["weight"], Literal)
-    assert (second["n"], second["b"], second["m"]) == (None, False, [])
-    assert [r.where for r in read_all(tmp_path, "a.parquet")] == ["a.parquet:row 1", "a.parquet:row 2"]
 
 
 # --- places
@@ -326,125 +296,7 @@ def test_limit_reads_no_further(tmp_path: Path) -> None:
     assert (loaded.ledger.read, loaded.ledger.kept, loaded.ledger.refused) == (2, 1, 1)
 
 
-# --- the Hub
-
-
-def test_a_stream_is_asked_for_no_more_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("datasets")
-    made = 0
-
-    def generate() -> Any:
-        nonlocal made
-        for number in range(10_000):
-            made += 1
-            yield {"question": f"q{number}", "answer": number}
-
-    asked: list[Any] = []
-    stream = datasets.IterableDataset.from_generator(generate)
-    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: asked.append((a, k)) or stream)
-    source = Source("hub:openai/gsm8k", subset="main", split="train", revision="abc", streaming=True)
-    loaded = rows.load(source, tmp_path, limit=5)
-    assert asked == [(("openai/gsm8k", "main"), {"split": "train", "revision": "abc", "streaming": True})]
-    assert loaded.ledger.read == loaded.ledger.kept == 5
-    assert made <= 6
-    row, item = loaded.items[4]
-    assert row.where == "hub:openai/gsm8k/main/train:row 5"
-    assert isinstance(item, Pair) and (item.prompt, item.completion) == ("q4", "4")
-
-
-def test_a_hub_dataset_without_a_split_must_have_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("datasets")
-    one = datasets.Dataset.from_list([{"text": "a"}])
-    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: datasets.DatasetDict({"train": one, "test": one}))
-    with pytest.raises(InputError, match="2 splits: train, test"):
-        read_all(tmp_path, "hub:x/y")
-    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: datasets.DatasetDict({"all": one}))
-    assert [r.where for r in read_all(tmp_path, "hub:x/y")] == ["hub:x/y/all:row 1"]
-
-
-def test_an_unreachable_hub_is_said_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("datasets")
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match="cannot be reached") as caught:
-        read_all(tmp_path, "hub:no-such/data-set", split="train")
-    assert caught.value.where == "hub:no-such/data-set" and caught.value.remedy
-
-
-# --- the ledger
-
-
-@given(
-    st.lists(st.sampled_from(["keep", "cut", "refuse", "recut", "drop", "repeat", "move"]), max_size=60), st.randoms()
-)
-def test_the_ledger_adds_up_whatever_happens(steps: list[str], random: Any) -> None:
-    ledger, alive, others = Ledger(), [], []
-    for number, step in enumerate(steps):
-        where = f"a:{number}"
-        if step in ("keep", "cut", "refuse"):
-            ledger.read += 1
-        if step == "keep":
-            ledger.keep()
-            alive.append(where)
-        elif step == "cut":
-            ledger.cut_one()
-        elif step == "refuse":
-            ledger.refuse(where, random.choice(["ragged record: 5 fields, header has 4", "nothing to learn: no text"]))
-        elif alive:
-            chosen = random.choice(alive)
-            if step == "recut":
-                ledger.recut(chosen)
-            elif step == "repeat" and chosen not in ledger._repeated:
-                ledger.repeat(chosen)
-            elif step in ("drop", "move"):
-                alive.remove(chosen)
-                if step == "drop":
-                    ledger.drop(chosen, "nothing to learn within train.max_length")
-                else:
-                    others.append(ledger.move([chosen]))
-        for each in (ledger, *others):
-            each.check()
-    both = rows.total([ledger, *others])
-    both.check()
-    assert both.read == sum(step in ("keep", "cut", "refuse") for step in steps)
-    assert set(both.to_json()) == {
-        "read",
-        "kept",
-        "cut",
-        "refused",
-        "duplicates",
-        "nothing_to_learn",
-        "reasons",
-        "refusals",
-    }
-
-
-def test_the_ledger_lists_a_thousand_and_counts_all() -> None:
-    ledger = Ledger(read=LISTED + 5)
-    for number in range(LISTED + 5):
-        ledger.refuse(f"a:{number}", f"ragged record: {number} fields", "x")
-    ledger.check()
-    told = ledger.to_json()
-    assert (told["refused"], len(told["refusals"]), told["reasons"]) == (
-        LISTED + 5,
-        LISTED,
-        {"ragged record": LISTED + 5},
-    )
-    assert told["refusals"][3] == {"where": "a:3", "reason": "ragged record: 3 fields", "excerpt": "x"}
-    json.dumps(told)
-
-
-def test_a_ledger_that_does_not_add_up_is_a_bug() -> None:
-    ledger = Ledger(read=2)
-    ledger.keep()
-    with pytest.raises(AssertionError, match="does not add up: 2 rows read: 1 kept"):
-        ledger.check()
-
-
-def test_reasons_are_counted_by_kind() -> None:
-    assert kind("not valid UTF-8: byte 0xff at offset 3") == "not valid UTF-8"
-    assert kind("5,000 tokens, more than train.max_length = 2048") == "N tokens, more than train.max_length = N"
+# --- the same row twice
 
 
 def test_duplicates_are_kept_and_counted(tmp_path: Path) -> None:
@@ -459,9 +311,6 @@ def test_duplicates_are_kept_and_counted(tmp_path: Path) -> None:
     loaded.ledger.check()
     assert (loaded.ledger.kept, loaded.ledger.refused, loaded.ledger.duplicates) == (2, 1, 0)
     assert loaded.ledger.summary() == "3 rows read: 2 kept, 0 cut, 1 refused"
-
-
-# --- both sides
 
 
 def test_overlap_looks_past_case_spacing_and_composition() -> None:
