@@ -65,7 +65,8 @@ def read_layout(
         four_bit: how the base would be quantized; None: `Layout.four_bit` stays empty.
 
     Raises:
-        InputError: transformers does not know the model as a causal language model.
+        InputError: transformers does not know the model as a causal language model, or builds a weight that would be
+            quantized from several tensors.
     """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
@@ -85,14 +86,19 @@ def read_layout(
                 raise InputError(f"tensors {stored[new]} and {name} are both {new}", where=str(folder))
             stored[new] = name
     ties = [(s, t) if s in stored else (t, s) for t, s in model.all_tied_weights_keys.items()]
-    quantized = four_bit_weights(model, four_bit) if four_bit else frozenset()
     kinds: dict[str, Kind] = {name: kind for name, module in model.named_modules() if (kind := _kind(module))}
+    quantized = four_bit_weights(model, four_bit) if four_bit else frozenset()
+    if quantized - stored.keys():
+        problem = (
+            f"{min(quantized - stored.keys())} is not one tensor of the base's files and cannot be rounded to 4 bits"
+        )
+        raise InputError(problem, where=str(folder), remedy='merge into the original weights (base_weights "original")')
     return Layout(
         kinds=kinds,
         shapes={name: tuple(value.shape) for name, value in parameters.items()},
         stored=stored,
         ties=tuple((first, second) for first, second in ties if first in stored),
-        four_bit=four_bit_weights(model, four_bit) if four_bit else frozenset(),
+        four_bit=quantized,
     )
 
 

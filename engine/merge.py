@@ -177,8 +177,11 @@ def _subconfigs(config: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _merged_config(config: dict[str, Any], untied: bool, dtype: Dtype) -> dict[str, Any]:
     """The base's config with what is no longer true of it changed, here and in the configs inside it."""
-    merged = {k: _merged_config(v, untied, dtype) if k.endswith("_config") and v else v for k, v in config.items()}
-    if untied and ("tie_word_embeddings" in config or "model_type" in config):
+    merged = dict(config)
+    for key, inside in config.items():
+        if key.endswith("_config") and isinstance(inside, dict):
+            merged[key] = _merged_config(inside, untied and "tie_word_embeddings" in inside, dtype)
+    if untied:
         merged["tie_word_embeddings"] = False
     for key in ("dtype", "torch_dtype"):
         if dtype != "auto" and key in config:

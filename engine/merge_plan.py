@@ -39,8 +39,8 @@ def plan_outputs(
 ) -> tuple[list[Output], bool]:
     """Every tensor of the merged checkpoint, in the base's order, and whether tied parameters had to be parted.
 
-    Parameters that share a tensor keep sharing it if the adapter does the same to all of them; otherwise each gets its
-    own. A replacement in place reaches all of them.
+    Parameters that share a tensor keep sharing it if the adapter does the same to all of them; otherwise every tied
+    parameter gets its own. A replacement in place reaches all of them.
 
     Args:
         dtype: what to write floating tensors in, as torch names it; "auto": each in its own.
@@ -49,7 +49,7 @@ def plan_outputs(
         InputError: a tensor to be changed has a dtype that cannot be computed with.
     """
     changes = dict(changes)
-    apart: list[tuple[str, str]] = []
+    untied = False
     for first, second in places.ties:
         if (first not in changes and second not in changes) or not _tied(base, places, first, second):
             continue
@@ -59,17 +59,16 @@ def plan_outputs(
         if one.in_place and other.replacement is None:
             other = Change(one.replacement, other.delta, True)
         changes[first], changes[second] = one, other
-        if not one.same(other, adapter):
-            apart.append((first, second))
+        untied = untied or not one.same(other, adapter)
     parameters = {name: parameter for parameter, name in places.stored.items()}
     outputs: list[Output] = []
     for name, entry in base.entries.items():
         parameter = parameters.get(name, "")
         outputs.append(_output(name, entry, parameter, places, changes, dtype))
-        for first, second in apart:
+        for first, second in places.ties if untied else ():  # one switch in the config parts all of them
             if first == parameter and second not in places.stored:
                 outputs.append(_output(second, entry, second, places, changes, dtype))
-    return outputs, bool(apart)
+    return outputs, untied
 
 
 def _tied(base: Checkpoint, places: Layout, first: str, second: str) -> bool:
@@ -77,6 +76,8 @@ def _tied(base: Checkpoint, places: Layout, first: str, second: str) -> bool:
     if second not in places.stored:
         return True
     one, other = (base.entries[places.stored[p]] for p in (first, second))
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
     return all(a == b for a, b in zip(pieces(base, one), pieces(base, other), strict=True))
 
 

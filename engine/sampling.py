@@ -81,6 +81,7 @@ class TextStream:
 
     def __init__(self, tokenizer: Any, stops: Sequence[str] = ()) -> None:
         self.tokenizer, self.stops, self.stopped = tokenizer, tuple(s for s in stops if s), False
+        self._special = frozenset(tokenizer.all_special_ids)
         self._ids: list[int] = []
         self._begin = 0  # decoding starts here, a little before what is new, for joining rules to see the seam
         self._read = 0  # tokens before this have been turned into text
@@ -112,8 +113,12 @@ class TextStream:
         return text
 
     def _in_bytes(self) -> bool:
-        """Whether the last token is a single byte ("<0xE2>"): a run of those is decoded, or refused, as a whole."""
-        return bool(_BYTE_TOKEN.fullmatch(self.tokenizer.convert_ids_to_tokens(self._ids[-1]) or ""))
+        """Whether the last token of the text is a single byte ("<0xE2>"): a run of those is decoded as a whole."""
+        for token in reversed(self._ids):
+            piece = None if token in self._special else self.tokenizer.convert_ids_to_tokens(token)
+            if piece is not None:  # a token without text does not end a run
+                return bool(_BYTE_TOKEN.fullmatch(piece))
+        return False
 
     def _cut(self, text: str) -> str:
         """Release what cannot be part of a stop text; at a stop text, what stands before it."""

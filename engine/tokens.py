@@ -17,7 +17,7 @@ import io
 import itertools
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -148,10 +148,10 @@ class Encoder:
             if tokens.ids[: len(ids) - start] != ids[start:]:
                 run, start = [], len(ids)
                 tokens = self._tokenise(stretch, first=not ids)
-            if self._forged(tokens, [*run, *stretch]):
+            if self._forgeries(tokens, [*run, *stretch]):
                 for segment in stretch:
-                    tokens = self._tokenise([segment], first=not ids, special=not segment.raw)
-                    ids, weights = ids + tokens.ids, weights + tokens.weights
+                    alone = self._alone(segment, first=not ids)
+                    ids, weights = ids + alone, weights + [segment.weight] * len(alone)
                 run, start = [], len(ids)
             else:
                 run = [*run, *stretch]
@@ -191,10 +191,21 @@ class Encoder:
         finally:
             backend.encode_special_tokens = before
 
-    def _forged(self, tokens: _Tokens, segments: Sequence[Segment]) -> bool:
-        """Whether a special token was read out of text of the user's."""
+    def _alone(self, segment: Segment, first: bool) -> list[int]:
+        """The ids of one segment; the user's text as the characters that it is."""
+        tokens = self._tokenise([segment], first, special=not segment.raw)
+        forged = [begin + 1 for begin, end in self._forgeries(tokens, [segment]) if end - begin > 1]
+        if not forged:
+            return tokens.ids
+        ids: list[int] = []  # a Unigram model itself knows the texts of special tokens: never show it a whole one
+        for begin, end in itertools.pairwise([0, *forged, len(segment.text)]):
+            ids += self._alone(replace(segment, text=segment.text[begin:end]), first and not begin)
+        return ids
+
+    def _forgeries(self, tokens: _Tokens, segments: Sequence[Segment]) -> list[tuple[int, int]]:
+        """Where a special token was read out of text of the user's."""
         if self._special.keys().isdisjoint(tokens.ids):
-            return False
+            return []
         text = "".join(s.text for s in segments)
         found = [
             (begin, end)
@@ -203,7 +214,7 @@ class Encoder:
             and (index != self.tokenizer.unk_token_id or text[begin:end].strip() == self._special[index])
         ]
         raw = [(begin, end) for s, begin, end in _spans(segments) if s.raw]
-        return any(a < end and b > begin for a, b in found for begin, end in raw)
+        return [(a, b) for a, b in found if any(a < end and b > begin for begin, end in raw)]
 
 
 def _stretches(segments: Sequence[Segment]) -> list[list[Segment]]:

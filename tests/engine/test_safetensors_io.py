@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -107,12 +109,12 @@ def test_a_damaged_file_is_refused_with_its_name_or_read_as_before(tmp_path: Pat
         bad = good[:at] + bytes([data.draw(st.integers(0, 255))]) + good[at + 1 :]
         certain = False
     path.write_bytes(bad)
-    try:
+    if certain:
+        with pytest.raises(InputError, match=re.escape(str(path))):
+            read_header(path)
+        return
+    with contextlib.suppress(InputError):  # anything else it raises fails the test
         entries, _ = read_header(path)
-    except InputError as error:
-        assert str(path) in str(error)
-    else:
-        assert not certain
         assert sum(e.size for e in entries.values()) == 56  # a name or a dtype of the same width was hit
 
 

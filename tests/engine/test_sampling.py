@@ -127,7 +127,6 @@ def test_any_tokens_stream_to_what_they_decode_to(tokenizer: Any, data: st.DataO
 
 def test_text_comes_as_soon_as_a_character_is_whole():
     ids = TOKENIZER("a😀b", add_special_tokens=False).input_ids
-    pieces = [TextStream(TOKENIZER).push(ids[0])]
     stream = TextStream(TOKENIZER)
     pieces = [stream.push(i) for i in ids]
     assert pieces[0] == "a" and pieces[-1] == "b"
@@ -153,7 +152,8 @@ def test_a_stream_ends_before_the_first_stop_text_and_never_shows_a_part_of_it(t
         assert wanted.startswith(shown)
     shown += stream.finish()
     assert (shown, stream.stopped) == (wanted, stopped)
-    assert stream.push(5) == "" and stream.finish() == ""
+    if stopped:
+        assert stream.push(5) == "" and stream.finish() == ""
 
 
 def test_special_tokens_leave_no_text():

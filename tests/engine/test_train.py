@@ -12,142 +12,99 @@ import numpy as np
 import pytest
 import torch
 
-from engine import events, lora, spec
+from engine import events, lora
 from engine.control import StopRequest
 from engine.errors import WorkFailed
 from engine.model import Loaded
-from engine.tables import Project
 from engine.tokens import Example
-from engine.train import Training
-from tests.engine import tiny
+from tests.engine.training import examples_of, gradient_of, project_of, relative, shake, training_of, weights_of
 
 
-def project_of(**values: Any) -> Project:
-    """A project with [train] values (and lora_... for [lora])."""
-    tables: dict[str, dict[str, Any]] = {"train": {}, "lora": {"r": 8, "alpha": 16.0}, "model": {"quantization": "none"}}
-    for name, value in values.items():
-        table, _, key = name.partition("_") if name.startswith("lora_") else ("train", "", name)
-        tables[table][key] = value
-    import tomlkit
-
-    return spec.parse(tomlkit.dumps(tables))
-
-
-def examples_of(count: int, seed: int = 0, vocabulary: int = 300, low: int = 6, high: int = 40) -> list[Example]:
-    """Random rows whose first third is a prompt."""
-    rng = np.random.default_rng(seed)
-    made = []
-    for i in range(count):
-        n = int(rng.integers(low, high))
-        weights = np.ones(n, np.float32)
-        weights[: n // 3] = 0
-        made.append(Example(rng.integers(5, vocabulary, n).astype(np.int32), weights, f"rows.jsonl:{i + 1}"))
-    return made
-
-
-def training_of(
-    loaded: Loaded, project: Project, examples: list[Example], folder: Path, emit: events.Emit = lambda _: None, **extra: Any
-) -> Training:
-    initial = lora.attach(loaded, project.lora, "base", None, project.train.seed)
-    return Training(loaded, project, examples, emit, folder / "checkpoints", "made-from", initial, **extra)
-
-
-def weights_of(training: Training) -> dict[str, torch.Tensor]:
-    return {n: p.detach().clone() for n, p in training.loaded.parameters()}
-
-
-@pytest.fixture
-def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Loaded]:
-    """Loads a fresh tiny model of a family; the files are made once."""
-
-    def make(family: str = "llama", **model: Any) -> Loaded:
-        folder = tiny.save_tiny(tmp_path_factory.getbasetemp() / f"base-{family}", family)
-        return tiny.tiny_loaded(folder, **{"quantization": "none", "dtype": "float32", **model})
-
-    return make
-
-
-def test_the_loop_equals_the_hf_trainer(load: Callable[..., Loaded], tmp_path: Path) -> None:
-    """100 steps with accumulation, clipping and linear decay: every loss and every weight (finding 3)."""
-    from torch.utils.data import SequentialSampler
-    from transformers import Trainer, TrainingArguments
-
-    steps, per_step = 100, 4
+@pytest.mark.parametrize("steps", [10, pytest.param(100, marks=pytest.mark.slow)])
+def test_the_loop_equals_the_hf_trainer(load: Callable[..., Loaded], tmp_path: Path, steps: int) -> None:
+    """Accumulation, clipping and linear decay: every loss and every weight (finding 3)."""
+    per_step, rate = 4, 2e-3
     project = project_of(
-        steps=steps, examples_per_step=per_step, micro_batch_tokens=1, schedule="linear", warmup=0.0, learning_rate=1e-2,
-        max_gradient_norm=1.0, save_every=0,
+        steps=steps, examples_per_step=per_step, micro_batch_tokens=1, schedule="linear", warmup=0.0, learning_rate=rate,
+        max_gradient_norm=0.5, save_every=0,
     )  # fmt: skip
     examples = examples_of(40)
     said: list[Any] = []
     training = training_of(load(), project, examples, tmp_path, said.append)
-    order = [i for step in range(steps) for i in training.order.at(step).examples]
+    chosen = [examples[i] for step in range(steps) for i in training.order.at(step).examples]
     training.run()
+    ours = [e.loss for e in said if isinstance(e, events.Step)]
 
     reference = load()
     lora.attach(reference, project.lora, "base", None, project.train.seed)
+    theirs = hf_trainer(reference.peft, chosen, per_step, rate, tmp_path)
+    assert ours == pytest.approx(theirs, rel=1e-6)
+    mine, others = weights_of(training), dict(reference.parameters())
+    assert set(mine) == set(others)
+    assert max(relative(value, others[name].detach()) for name, value in mine.items()) < 1e-6
+    assert max(e.gradient_norm for e in said if isinstance(e, events.Step)) > 0.5  # clipping had something to do
+
+
+def hf_trainer(model: Any, examples: list[Example], per_step: int, rate: float, folder: Path) -> list[float]:
+    """Train with transformers' Trainer, a row at a time, in this order; the loss of each step."""
+    from torch.utils.data import SequentialSampler
+    from transformers import Trainer, TrainingArguments
+
     rows = [
         {"input_ids": e.ids.tolist(), "labels": [int(t) if w else -100 for t, w in zip(e.ids, e.weights, strict=True)]}
-        for e in (examples[i] for i in order)
+        for e in examples
     ]
+    losses: list[float] = []
 
     class InOrder(Trainer):
         def _get_train_sampler(self, *_: Any, **__: Any) -> Any:
             return SequentialSampler(rows)
 
+        def training_step(self, *given: Any, **named: Any) -> torch.Tensor:
+            loss = super().training_step(*given, **named)
+            losses.append(float(loss))
+            return loss
+
     arguments = TrainingArguments(
-        output_dir=str(tmp_path / "hf"), max_steps=steps, per_device_train_batch_size=1,
-        gradient_accumulation_steps=per_step, learning_rate=1e-2, lr_scheduler_type="linear", warmup_steps=0,
-        max_grad_norm=1.0, weight_decay=0.0, adam_epsilon=1e-8, logging_steps=1, report_to=[], save_strategy="no",
+        output_dir=str(folder / "hf"), max_steps=len(examples) // per_step, per_device_train_batch_size=1,
+        gradient_accumulation_steps=per_step, learning_rate=rate, lr_scheduler_type="linear", warmup_steps=0,
+        max_grad_norm=0.5, weight_decay=0.0, adam_epsilon=1e-8, logging_steps=10**9, report_to=[], save_strategy="no",
         use_cpu=True, disable_tqdm=True, optim="adamw_torch_fused",
     )  # fmt: skip
     collate = lambda batch: {k: torch.tensor([r[k] for r in batch]) for k in ("input_ids", "labels")}  # noqa: E731
-    trainer = InOrder(model=reference.peft, args=arguments, train_dataset=rows, data_collator=collate)
-    trainer.train()
-    theirs = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    ours = [e.loss for e in said if isinstance(e, events.Step)]
-    assert len(ours) == len(theirs) == steps
-    assert ours == pytest.approx(theirs, rel=1e-6, abs=6e-5)  # the Trainer's log is rounded to four digits
-    mine, others = weights_of(training), dict(reference.parameters())
-    assert set(mine) == set(others)
-    for name, value in mine.items():
-        torch.testing.assert_close(value, others[name].detach(), rtol=1e-5, atol=1e-6)
-    assert ours[-1] < ours[0]
+    InOrder(model=model, args=arguments, train_dataset=rows, data_collator=collate).train()
+    return [sum(losses[i : i + per_step]) for i in range(0, len(losses), per_step)]
 
 
-def gradient(load: Callable[..., Loaded], examples: list[Example], folder: Path, **values: Any) -> tuple[float, torch.Tensor]:
+def gradient(loaded: Loaded, examples: list[Example], folder: Path, **values: Any) -> tuple[float, torch.Tensor]:
     """Loss and flat gradient of one step that takes all examples."""
     project = project_of(steps=1, examples_per_step=len(examples), save_every=0, max_gradient_norm=0.0, **values)
     said: list[Any] = []
-    training = training_of(load(), project, examples, folder, said.append)
-    with torch.no_grad():
-        for name, p in training.loaded.parameters():
-            if "lora_B" in name:  # B starts at zero, which would leave A without a gradient
-                p.normal_(std=0.05, generator=torch.Generator().manual_seed(1))
+    training = training_of(loaded, project, examples, folder, said.append)
+    shake(loaded)
     kept: list[torch.Tensor] = []
-    training.optimizer.step = lambda: kept.extend(p.grad.clone().flatten() for _, p in training.loaded.parameters())  # type: ignore[assignment]
+    training.optimizer.step = lambda: kept.append(gradient_of(loaded))  # type: ignore[assignment]
     training.run()
-    return next(e.loss for e in said if isinstance(e, events.Step)), torch.cat(kept)
+    return next(e.loss for e in said if isinstance(e, events.Step)), kept[0]
 
 
 def test_a_step_does_not_depend_on_how_it_is_split(load: Callable[..., Loaded], tmp_path: Path) -> None:
     """Micro-batches, padding or none, packing, checkpointing: the same loss and gradient."""
     examples = examples_of(8, seed=3)
-    loss, reference = gradient(load, examples, tmp_path, micro_batch_tokens=100_000)
-    padded = lambda *a, **k: load(*a, attention="sdpa", **k)  # noqa: E731
-    variants: list[tuple[Any, dict[str, Any]]] = [
-        (load, {"micro_batch_tokens": 1}),
-        (load, {"micro_batch_tokens": 50}),
-        (load, {"micro_batch_tokens": 90}),
-        (load, {"packing": True, "max_length": 128}),
-        (load, {"activation_checkpointing": True}),
-        (padded, {"micro_batch_tokens": 100_000}),
-        (padded, {"micro_batch_tokens": 60}),
+    loss, reference = gradient(load(), examples, tmp_path, micro_batch_tokens=100_000)
+    variants: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({}, {"micro_batch_tokens": 1}),
+        ({}, {"micro_batch_tokens": 50}),
+        ({}, {"micro_batch_tokens": 90}),
+        ({}, {"packing": True, "max_length": 128}),
+        ({}, {"activation_checkpointing": True}),
+        ({"attention": "sdpa"}, {"micro_batch_tokens": 100_000}),
+        ({"attention": "sdpa"}, {"micro_batch_tokens": 60, "activation_checkpointing": True}),
     ]
-    for loader, values in variants:
-        other_loss, other = gradient(loader, examples, tmp_path, **values)
+    for model, values in variants:
+        other_loss, other = gradient(load(**model), examples, tmp_path, **values)
         assert other_loss == pytest.approx(loss, rel=1e-6), values
-        difference = float((other - reference).norm() / reference.norm())
-        assert difference < 2e-6, (values, difference)
+        assert relative(other, reference) < 2e-6, values
 
 
 @pytest.mark.parametrize("stop_after", [3, 7])
