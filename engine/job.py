@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from engine import events
 from engine.errors import EngineError, Stopped
 from engine.events import Emit
-from engine.model import device_name, versions
 from engine.store import Run, process_start
 
 
@@ -43,6 +42,8 @@ def job(verb: str, project: str, emit: Emit, run: Run | None = None, resumed: in
 
     The traceback of a failure goes to the run's log, never to the user's screen; so does what libraries print.
     """
+    from engine.model import device_name, versions
+
     begun = time.monotonic()
     pid = os.getpid()
     emit(

@@ -9,34 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-GIRLS = (
-    "Ada Bea Cora Dina Ella Faye Gina Hana Iris Jana Kira Lena Mia Nora Olga Petra Rosa Sara Tina Uma Vera Wanda "
-    "Yara Zoe Anna Clara Emma Greta Ida Lucy"
-).split()
-BOYS = (
-    "Adam Ben Carl Dan Eli Finn Gus Hugo Ivan Jack Karl Leo Max Noah Omar Paul Ravi Sam Tom Uri Vito Will Yan Zack "
-    "Alex Colin Emil Greg Igor Luke"
-).split()
+GIRLS = ["Ada", "Bea", "Cora", "Dina", "Ella", "Faye", "Gina", "Hana", "Iris", "Jana", "Kira", "Lena", "Mia", "Nora", "Olga", "Petra", "Rosa", "Sara", "Tina", "Uma", "Vera", "Wanda", "Yara", "Zoe", "Anna", "Clara", "Emma", "Greta", "Ida", "Lucy"]
+BOYS = ["Adam", "Ben", "Carl", "Dan", "Eli", "Finn", "Gus", "Hugo", "Ivan", "Jack", "Karl", "Leo", "Max", "Noah", "Omar", "Paul", "Ravi", "Sam", "Tom", "Uri", "Vito", "Will", "Yan", "Zack", "Alex", "Colin", "Emil", "Greg", "Igor", "Luke"]
 TEST_NAMES = frozenset(GIRLS[::3] + BOYS[::3])
 """A third of the names: they stand in test rows only (and in the pre-training corpus)."""
 
-THINGS = (
-    "apple pear peach lemon plum melon pencil book stamp marble sticker coin egg cookie shell card bead button "
-    "balloon candle ticket flower stone toy ring cup plate spoon hat sock photo nail brick leaf nut cake roll "
-    "carrot onion potato"
-).split()
-COUNTABLE_IN_CONTAINERS = (
-    "apple pear lemon plum pencil stamp marble sticker coin egg cookie shell card bead button candle nut roll nail "
-    "stone carrot onion"
-).split()
-CONTAINERS = "box bag basket jar tray drawer packet crate tin bucket".split()
-PLACES = "market school park beach shop library garden farm station museum kitchen garage harbour forest".split()
-ANIMALS = "dog cat horse cow goat duck hen sheep rabbit bird fish frog mouse fox bear".split()
-COLOURS = "red blue green yellow white black brown grey pink orange".split()
-ADJECTIVES = "old new small big long short warm cold clean heavy light quiet bright round soft".split()
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+THINGS = ["apple", "pear", "peach", "lemon", "plum", "melon", "pencil", "book", "stamp", "marble", "sticker", "coin", "egg", "cookie", "shell", "card", "bead", "button", "balloon", "candle", "ticket", "flower", "stone", "toy", "ring", "cup", "plate", "spoon", "hat", "sock", "photo", "nail", "brick", "leaf", "nut", "cake", "roll", "carrot", "onion", "potato"]
+COUNTABLE_IN_CONTAINERS = ["apple", "pear", "lemon", "plum", "pencil", "stamp", "marble", "sticker", "coin", "egg", "cookie", "shell", "card", "bead", "button", "candle", "nut", "roll", "nail", "stone", "carrot", "onion"]
+CONTAINERS = ["box", "bag", "basket", "jar", "tray", "drawer", "packet", "crate", "tin", "bucket"]
+PLACES = ["market", "school", "park", "beach", "shop", "library", "garden", "farm", "station", "museum", "kitchen", "garage", "harbour", "forest"]
+ANIMALS = ["dog", "cat", "horse", "cow", "goat", "duck", "hen", "sheep", "rabbit", "bird", "fish", "frog", "mouse", "fox", "bear"]
+COLOURS = ["red", "blue", "green", "yellow", "white", "black", "brown", "grey", "pink", "orange"]
+ADJECTIVES = ["old", "new", "small", "big", "long", "short", "warm", "cold", "clean", "heavy", "light", "quiet", "bright", "round", "soft"]
+DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 WEATHER = ["it rains", "the sun shines", "it is cold", "the wind blows", "it snows", "it is warm", "the sky is grey"]
-PRODUCTS = "lamp chair table radio kettle clock bicycle camera printer jacket tent mirror phone watch fan heater".split()
+PRODUCTS = ["lamp", "chair", "table", "radio", "kettle", "clock", "bicycle", "camera", "printer", "jacket", "tent", "mirror", "phone", "watch", "fan", "heater"]
 
 IRREGULAR = {"leaf": "leaves", "mouse": "mice", "fish": "fish", "sheep": "sheep", "potato": "potatoes"}
 
