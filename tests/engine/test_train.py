@@ -41,7 +41,7 @@ def test_the_loop_equals_the_hf_trainer(load: Callable[..., Loaded], tmp_path: P
     assert ours == pytest.approx(theirs, rel=1e-6)
     mine, others = weights_of(training), dict(reference.parameters())
     assert set(mine) == set(others)
-    assert max(relative(value, others[name].detach()) for name, value in mine.items()) < 1e-6
+    assert max(relative(value, others[name].detach()) for name, value in mine.items()) < 1e-5
     assert max(e.gradient_norm for e in said if isinstance(e, events.Step)) > 0.5  # clipping had something to do
 
 
