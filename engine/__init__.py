@@ -1,7 +1,11 @@
 """The work: load, train, measure, generate, merge. Runs headless; never imports textual or workbench.
 
-Imports go downward only (tests/engine/test_imports.py holds the order). The torch-free part, which the workbench may
-import, is `events`, `spec`, `store`, `adapters`.
+The modules at the top are the torch-free part, all that the workbench may import: `events`, `spec` and its `tables`,
+`store`, `adapters`, and what they rest on. The packages are the work, and import only downward:
+
+    verbs -> jobs -> merging -> evaluation -> generation, training -> models -> tokens -> rows -> the modules at the top
+
+tests/engine/test_imports.py holds the order.
 """
 
 __version__ = "0.1.0"

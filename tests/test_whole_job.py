@@ -24,7 +24,9 @@ def command(workspace: Path, *arguments: str) -> list[str]:
 
 def run(workspace: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
     """One verb with --json: its document."""
-    done = subprocess.run(command(workspace, *arguments, "--json"), capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(
+        command(workspace, *arguments, "--json"), capture_output=True, text=True, cwd=ROOT, check=False
+    )
     assert done.returncode == code, done.stdout + done.stderr
     return json.loads(done.stdout)
 
@@ -42,7 +44,9 @@ def workspace(tmp_path: Path) -> Path:
 
 def row_of(document: dict[str, Any], model: str, split: str, scope: str = "completion") -> dict[str, Any]:
     return next(
-        r for r in document["rows"] if (r["model"] == "base") == (model == "base") and (r["split"], r["scope"]) == (split, scope)
+        r
+        for r in document["rows"]
+        if (r["model"] == "base") == (model == "base") and (r["split"], r["scope"]) == (split, scope)
     )
 
 
@@ -103,7 +107,9 @@ def wait_for(path: Path, text: str, seconds: float = 120.0) -> None:
 @pytest.mark.slow
 def test_a_stopped_run_is_resumed_to_the_same_bits(workspace: Path) -> None:
     """SIGINT: exit 130 and a checkpoint; SIGKILL: killed; resumed twice: the uninterrupted run's adapter."""
-    settings = [part for s in ("train.steps=24", "train.save_every=4", "train.evaluate_every=0") for part in ("--set", s)]
+    settings = [
+        part for s in ("train.steps=24", "train.save_every=4", "train.evaluate_every=0") for part in ("--set", s)
+    ]
     subprocess.run(command(workspace, "train", "starter", *settings), capture_output=True, cwd=ROOT, check=True)
     runs = workspace / "projects" / "starter" / "runs"
 
@@ -113,7 +119,9 @@ def test_a_stopped_run_is_resumed_to_the_same_bits(workspace: Path) -> None:
     assert process.wait(60) == 130
     assert run(workspace, "runs", "starter")["runs"][-1]["state"] == "stopped"
 
-    process = subprocess.Popen(command(workspace, "train", "starter", "--resume", "2"), stdout=subprocess.DEVNULL, cwd=ROOT)
+    process = subprocess.Popen(
+        command(workspace, "train", "starter", "--resume", "2"), stdout=subprocess.DEVNULL, cwd=ROOT
+    )
     wait_for(runs / "0002" / "events.jsonl", '"step":13,')
     process.kill()
     process.wait()
@@ -127,14 +135,18 @@ def test_a_stopped_run_is_resumed_to_the_same_bits(workspace: Path) -> None:
 @pytest.mark.slow
 def test_a_detached_run_survives_its_terminal(workspace: Path) -> None:
     """Started in a session that is then hung up; followed from another."""
-    starter = command(workspace, "train", "starter", "--detach", "--set", "train.steps=8", "--set", "train.evaluate_every=0")
+    starter = command(
+        workspace, "train", "starter", "--detach", "--set", "train.steps=8", "--set", "train.evaluate_every=0"
+    )
     parent = subprocess.Popen(starter, stdout=subprocess.PIPE, start_new_session=True, text=True, cwd=ROOT)
     assert parent.stdout is not None
     assert "watch starter/0001" in parent.stdout.read()
     parent.wait(60)
     with_signal = os.getpgid(0)
     assert with_signal != parent.pid
-    watched = subprocess.run(command(workspace, "watch", "starter/1", "--json"), capture_output=True, text=True, cwd=ROOT, check=False)
+    watched = subprocess.run(
+        command(workspace, "watch", "starter/1", "--json"), capture_output=True, text=True, cwd=ROOT, check=False
+    )
     assert watched.returncode == 0, watched.stderr
     kinds = [json.loads(line)["kind"] for line in watched.stdout.splitlines()]
     assert kinds[0] == "started"
@@ -146,9 +158,15 @@ def test_a_detached_run_survives_its_terminal(workspace: Path) -> None:
 def test_a_full_disk_says_so(workspace: Path) -> None:
     """A file-size limit of the process stands for the disk that fills up while a checkpoint is written."""
     limited = ["bash", "-c", 'ulimit -f 512; trap "" XFSZ; exec "$@"', "bash"]
-    settings = [part for s in ("train.steps=6", "train.save_every=2", "train.evaluate_every=0") for part in ("--set", s)]
+    settings = [
+        part for s in ("train.steps=6", "train.save_every=2", "train.evaluate_every=0") for part in ("--set", s)
+    ]
     done = subprocess.run(
-        [*limited, *command(workspace, "train", "starter", *settings)], capture_output=True, text=True, cwd=ROOT, check=False
+        [*limited, *command(workspace, "train", "starter", *settings)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
     )
     assert done.returncode == 1, done.stdout + done.stderr
     assert "cannot write" in done.stderr

@@ -160,7 +160,9 @@ def _sum_talk(rng: Random) -> list[Turn]:
     turns: list[Turn] = []
     for _ in range(rng.randint(1, 4)):
         left, operator, right, value = _sum(rng)
-        asked = rng.choice([f"{left} {operator} {right}", f"{left}{operator}{right}", f"{left} {WORDS[operator]} {right}"])
+        asked = rng.choice(
+            [f"{left} {operator} {right}", f"{left}{operator}{right}", f"{left} {WORDS[operator]} {right}"]
+        )
         turns.append(("user", f"{rng.choice(['What is', 'How much is', 'Work out'])} {asked}?"))
         turns.append(("assistant", rng.choice([f"{asked} is {value}.", f"It is {value}.", f"{value}"])))
     return turns

@@ -153,9 +153,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path,
     (out / "build.json").write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
 
 
-def train(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, phase: Phase, args: argparse.Namespace
-) -> float:
+def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, phase: Phase, args: argparse.Namespace) -> float:
     """Train for one phase; returns the running loss at its end, nats a token."""
     if args.compile:
         for layer in model.model.layers:

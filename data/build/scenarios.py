@@ -64,8 +64,13 @@ def _gain_and_loss(rng: Random, who: list[Person], n: Callable[[int, int], int])
         [("buys", "buying"), ("finds", "finding"), ("gets", "getting"), ("picks up", "picking up"), ("makes", "making")]
     )
     lose, lost = rng.choice(
-        [(f"gives {c} {thing} to {q.name}", "giving"), (f"sells {c} {thing}", "selling"), (f"loses {c} {thing}", "losing"),
-         (f"gives away {c} {thing}", "giving"), (f"puts {c} {thing} in a drawer for {q.name}", "putting away")]
+        [
+            (f"gives {c} {thing} to {q.name}", "giving"),
+            (f"sells {c} {thing}", "selling"),
+            (f"loses {c} {thing}", "losing"),
+            (f"gives away {c} {thing}", "giving"),
+            (f"puts {c} {thing} in a drawer for {q.name}", "putting away"),
+        ]
     )
     return Scenario(
         f"{p.name} has {a} {thing}. {p.Subject} {gain} {b} more {thing}. Then {p.subject} {lose}.",

@@ -14,18 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from engine import dataset, events, ledger
+from engine import events
 from engine.adapters import pattern_value
 from engine.console import Console
-from engine.dataset import Dataset, Split
 from engine.errors import InputError
-from engine.order import Order
-from engine.prompts import Template
+from engine.rows import ledger
 from engine.safetensors_io import Checkpoint, read_json
 from engine.spec import SpecError
 from engine.store import Workspace
 from engine.tables import LoraTable, Project, TrainTable
-from engine.tokens import Encoder
+from engine.tokens import dataset
+from engine.tokens.dataset import Dataset, Split
+from engine.tokens.examples import Encoder
+from engine.tokens.prompts import Template
+from engine.training.order import Order
 from engine.verbs.rows import lenient, read_sources, too_many_refused
 
 EMBEDDINGS = frozenset(("embed_tokens", "embed_in", "wte", "wpe", "word_embeddings", "lm_head", "embed_out", "output"))
@@ -133,11 +135,11 @@ def _check_sources(project: Project, workspace: Workspace, report: Report, conso
 
 
 def _check_all(project: Project, workspace: Workspace, report: Report, console: Console) -> None:
-    from engine import model
+    from engine.models import loading
 
     try:
-        location = model.base_location(project.model, workspace)
-        tokenizer = model.load_tokenizer(location, project.model)
+        location = loading.base_location(project.model, workspace)
+        tokenizer = loading.load_tokenizer(location, project.model)
     except InputError as error:
         report.error(error)
         _check_sources(project, workspace, report, console)

@@ -262,7 +262,7 @@ def _nf4_errors(device: Any) -> tuple[float, float]:
     """
     import torch
 
-    from engine.model import keep_quantized_weights_still, quiet
+    from engine.models.loading import keep_quantized_weights_still, quiet
 
     quiet()  # before the import, which complains about optional kernels
     from bitsandbytes.functional import dequantize_4bit

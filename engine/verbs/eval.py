@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from engine import adapters as adapter_files
-from engine import jobs
 from engine.console import Console
 from engine.errors import InputError
 from engine.files import write_json
+from engine.jobs import work
 from engine.store import ProjectFolder, Workspace
 
 
@@ -30,23 +30,23 @@ def run(
         splits: of "train" and "test"; empty: all there are.
         base: measure the base, too.
     """
-    from engine import evaluate
-    from engine.job import job
+    from engine.evaluation import matrix
+    from engine.jobs.job import job
 
     folder = workspace.project(project_name)
     project = folder.load(overrides)
     chosen = chosen_adapters(workspace, folder, adapters)
     with job("eval", folder.name, console.emit):
-        data = jobs.dataset_of(project, workspace, console.emit)
+        data = work.dataset_of(project, workspace, console.emit)
         unknown = set(splits) - set(data.splits)
         if unknown:
             raise InputError(f"no split {sorted(unknown)[0]!r}", remedy=f"there are: {', '.join(data.splits)}")
-        loaded = jobs.load_base(project, workspace, console.emit)
+        loaded = work.load_base(project, workspace, console.emit)
         for name, path in chosen.items():
             loaded.load_adapter(name, path)
         models: list[str | None] = [*([None] if base or not chosen else []), *chosen]
         parts = {n: e for n, e in data.splits.items() if not splits or n in splits}
-        evaluation = evaluate.evaluate(loaded, parts, models, project, stop=data.template.stop, emit=console.emit)
+        evaluation = matrix.evaluate(loaded, parts, models, project, stop=data.template.stop, emit=console.emit)
         document = {
             "project": folder.name,
             "adapters": {n: {"path": str(p), "sha256": adapter_files.inspect(p).sha256} for n, p in chosen.items()},
@@ -54,7 +54,7 @@ def run(
         }
     target = out or place_of(folder, chosen)
     write_json(target, document)
-    console.say("\n" + evaluate.table(evaluation))
+    console.say("\n" + matrix.table(evaluation))
     console.say(f"\nwritten: {target}  (every row, its answer and what was read off it)")
     return document
 
@@ -62,9 +62,9 @@ def run(
 def chosen_adapters(workspace: Workspace, folder: ProjectFolder, names: list[str]) -> dict[str, Path]:
     """The adapters to measure by name; without names the newest, where there is one."""
     if names:
-        return dict(jobs.adapter_of(workspace, folder, name) for name in names)
+        return dict(work.adapter_of(workspace, folder, name) for name in names)
     if any((run.adapter / "adapter_config.json").is_file() for run in folder.runs()):
-        return dict([jobs.adapter_of(workspace, folder, None)])
+        return dict([work.adapter_of(workspace, folder, None)])
     return {}
 
 

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from engine import adapters as adapter_files
-from engine import jobs, prompts
 from engine.console import Console, columns
 from engine.errors import InputError
+from engine.jobs import work
 from engine.store import ProjectFolder, Workspace
 from engine.tables import Project
-from engine.tokens import Encoder
+from engine.tokens import prompts
+from engine.tokens.examples import Encoder
 
 if TYPE_CHECKING:
-    from engine.generate import Compared
+    from engine.generation.answering import Compared
 
 BASE = "base"
 
@@ -42,15 +43,15 @@ def run(
 
     Raises:
         InputError: no prompt, no such adapter, nobody to answer, or an adapter that does not fit the base.
-        WorkFailed: see `generate.complete`.
+        WorkFailed: see `answering.complete`.
     """
     folder = workspace.project(project_name)
     project = folder.load(overrides)
     texts = _texts(asked, project, sys.stdin)
     chosen = _adapters(workspace, folder, adapters, base)
-    from engine import generate
+    from engine.generation import answering
 
-    loaded = jobs.load_base(project, workspace, console.emit)
+    loaded = work.load_base(project, workspace, console.emit)
     names: dict[str | None, str] = {None: BASE}
     digests: dict[str, str] = {}
     for number, (name, path) in enumerate(chosen, 1):
@@ -59,11 +60,11 @@ def run(
         names[attached], digests[attached] = name, adapter_files.inspect(path).sha256
     template = prompts.template_for(project.data, loaded.tokenizer)
     encoder = Encoder(loaded.tokenizer)
-    settings = generate.settings_from(project.generate, loaded, template.stop)
+    settings = answering.settings_from(project.generate, loaded, template.stop)
     models = [name for name in names if base or name is not None]
     document: list[dict[str, Any]] = []
     for text in texts:
-        answers = generate.compare(loaded, models, encoder.prompt(template.prompt(text)), settings, digests)
+        answers = answering.compare(loaded, models, encoder.prompt(template.prompt(text)), settings, digests)
         document.append({"prompt": text, "answers": [_answer(names[a.model], a) for a in answers]})
         _tell(console, document[-1])
     return {"prompts": document}
@@ -84,9 +85,9 @@ def _texts(asked: list[str], project: Project, stdin: TextIO) -> list[str]:
 def _adapters(workspace: Workspace, folder: ProjectFolder, names: list[str], base: bool) -> list[tuple[str, Path]]:
     """The adapters that answer; without names the newest, where there is one or nobody else could answer."""
     if names:
-        return [jobs.adapter_of(workspace, folder, name) for name in names]
+        return [work.adapter_of(workspace, folder, name) for name in names]
     try:
-        return [jobs.adapter_of(workspace, folder, None)]
+        return [work.adapter_of(workspace, folder, None)]
     except InputError:
         if not base:
             raise

@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
-from engine import jobs
 from engine.console import Console
 from engine.errors import InputError
+from engine.jobs import work
 from engine.store import Workspace
 
 
@@ -32,11 +32,11 @@ def run(
         method: how several are combined (see `combine.combine`).
         out: default projects/NAME/merged/ADAPTER, with "-nf4" for the rounded base.
     """
-    from engine.job import job
+    from engine.jobs.job import job
 
     folder = workspace.project(project_name)
     project = folder.load(overrides)
-    chosen = [jobs.adapter_of(workspace, folder, name) for name in adapters or [None]]
+    chosen = [work.adapter_of(workspace, folder, name) for name in adapters or [None]]
     if weights and len(weights) != len(chosen):
         raise InputError(f"{len(weights)} weights for {len(chosen)} adapters", remedy="give one --weight an --adapter")
     name = "+".join(n for n, _ in chosen)
@@ -45,7 +45,7 @@ def run(
     with job("merge", folder.name, console.emit):
         adapter, made = chosen[0][1], None
         if len(chosen) > 1 or weights:
-            from engine import combine
+            from engine.merging import combine
 
             target.parent.mkdir(parents=True, exist_ok=True)
             made = target.with_name(target.name + ".adapter")
@@ -53,7 +53,7 @@ def run(
             combine.combine(pairs, made, method=method)  # type: ignore[arg-type]
             adapter = made
         try:
-            document = jobs.merge(
+            document = work.merge(
                 folder, project, adapter, target, console.emit, base_weights=base_weights, replace=replace, prove=verify
             )
         finally:

@@ -7,12 +7,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from engine import dataset, rows, spec
+from engine import spec
 from engine.console import Console, one_line, shown_path
-from engine.detect import SAMPLE, detect
 from engine.errors import InputError
 from engine.files import write_atomic
+from engine.rows import reader
+from engine.rows.detect import SAMPLE, detect
 from engine.store import Workspace, shipped
+from engine.tokens import dataset
 
 EXAMPLE = "data/word_problems"
 """The data of a project that names none."""
@@ -94,11 +96,11 @@ def _look(workspace: Workspace, data: dict[str, Any], console: Console) -> tuple
     """Shape and columns of the first training rows, and a sentence about them."""
     train, test = data["train"], data.get("test")
     if test is not None and not test.startswith(dataset.HUB):
-        next(rows.read(rows.Source(test), workspace.root))  # it is there and has a row
+        next(reader.read(reader.Source(test), workspace.root))  # it is there and has a row
     if train.startswith(dataset.HUB):
         return None, {}, f"{one_line(train)}: `loraworkbench check` downloads it and says what its rows look like."
-    read = islice(rows.read(rows.Source(train), workspace.root), SAMPLE)
-    first = [row for row in read if isinstance(row, rows.Row)]
+    read = islice(reader.read(reader.Source(train), workspace.root), SAMPLE)
+    first = [row for row in read if isinstance(row, reader.Row)]
     try:
         if not first:
             raise InputError(f"none of the first {SAMPLE} rows can be read", remedy="`loraworkbench rows` says why")

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from engine import adapters as adapter_files
-from engine import events, jobs
+from engine import events
 from engine.console import Console, columns
 from engine.control import stop_requests
 from engine.errors import InputError
 from engine.files import write_json
+from engine.jobs import work
 from engine.store import ProjectFolder, Workspace, shipped
 from engine.tables import Project
 from engine.verbs import merge as merge_verb
@@ -31,35 +32,35 @@ def run(workspace: Workspace | None, console: Console) -> dict[str, Any]:
     Returns:
         The document for --json: `rows` as of `eval`, `comparisons`, `merge`, and where everything is.
     """
-    from engine import evaluate
-    from engine.job import job, tell
+    from engine.evaluation import matrix
+    from engine.jobs.job import job, tell
 
     begun = time.monotonic()
     workspace = workspace or _workspace(console)
     folder = _project(workspace)
     project = folder.load()
-    run = jobs.new_run(folder, project)
+    run = work.new_run(folder, project)
     name = run.label.replace("/", "-")
     document: dict[str, Any] = {"project": folder.name, "run": run.label, "folder": str(run.path)}
 
     _heading(console, 1, "check the project, read its rows, measure the base in 4 bits")
     with job("eval", folder.name, console.emit):
-        data = jobs.dataset_of(project, workspace, console.emit)
-        loaded = jobs.load_base(project, workspace, console.emit)
+        data = work.dataset_of(project, workspace, console.emit)
+        loaded = work.load_base(project, workspace, console.emit)
         stop = data.template.stop
-        evaluate.evaluate(loaded, data.splits, [None], project, stop=stop, emit=console.emit)
+        matrix.evaluate(loaded, data.splits, [None], project, stop=stop, emit=console.emit)
         del loaded
 
     _heading(console, 2, f"train a LoRA adapter on it  (run {run.label})")
     emit = tell(events.EventLog(run.events), console.emit)
     with run.lock(), stop_requests() as request, job("train", folder.name, emit, run) as ending:
-        ending.reason = jobs.train(folder, run, project, emit, request).reason
+        ending.reason = work.train(folder, run, project, emit, request).reason
 
     _heading(console, 3, "measure base and adapter on the same rows, seen and unseen")
     with job("eval", folder.name, console.emit):
-        loaded = jobs.load_base(project, workspace, console.emit)
+        loaded = work.load_base(project, workspace, console.emit)
         loaded.load_adapter(name, run.adapter)
-        evaluation = evaluate.evaluate(loaded, data.splits, [None, name], project, stop=stop, emit=console.emit)
+        evaluation = matrix.evaluate(loaded, data.splits, [None, name], project, stop=stop, emit=console.emit)
         document |= evaluation.to_json()
         write_json(run.path / "evaluation.json", document)
 
@@ -70,13 +71,13 @@ def run(workspace: Workspace | None, console: Console) -> dict[str, Any]:
     _heading(console, 5, "merge the adapter into the base and prove the result")
     merged = folder.path / "merged" / name
     with job("merge", folder.name, console.emit):
-        document["merge"] = jobs.merge(folder, project, run.adapter, merged, console.emit, replace=True)
+        document["merge"] = work.merge(folder, project, run.adapter, merged, console.emit, replace=True)
     for line in merge_verb.summary(document["merge"]):
         console.say(f"  {line}")
 
     document["seconds"] = round(time.monotonic() - begun, 1)
     _heading(console, 6, f"done in {document['seconds']:.0f} s")
-    console.say(evaluate.table(evaluation))
+    console.say(matrix.table(evaluation))
     _closing(console, folder, run.path, merged)
     return document
 
@@ -85,13 +86,13 @@ def _compare(
     console: Console, loaded: Any, project: Project, data: Any, name: str, adapter: Path
 ) -> list[dict[str, Any]]:
     """Ask base and adapter the same unseen prompts, show the answers side by side."""
-    from engine import generate
+    from engine.generation import answering
 
     digests = {name: adapter_files.inspect(adapter).sha256}
-    settings = generate.settings_from(project.generate, loaded, data.template.stop)
+    settings = answering.settings_from(project.generate, loaded, data.template.stop)
     made = []
-    for prompt, ids in jobs.watch_prompts(project, data, SHOWN):
-        made.append(_comparison(prompt, generate.compare(loaded, [None, name], ids, settings, digests)))
+    for prompt, ids in work.watch_prompts(project, data, SHOWN):
+        made.append(_comparison(prompt, answering.compare(loaded, [None, name], ids, settings, digests)))
         _show(console, made[-1])
     return made
 

@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Any
 
-from engine import dataset, events, ledger, rows
+from engine import events
 from engine.console import Console, one_line, printable
-from engine.dataset import Dataset, Split
 from engine.errors import InputError
+from engine.rows import ledger, reader
 from engine.store import Workspace
 from engine.tables import Project
-from engine.tokens import Example
+from engine.tokens import dataset
+from engine.tokens.dataset import Dataset, Split
+from engine.tokens.examples import Example
 
 LISTED = 20
 """Refused rows listed without --all."""
@@ -65,12 +67,12 @@ def run(
     Raises:
         InputError: the project file, a source or its shape is wrong, or there is no such row.
     """
-    from engine import model
+    from engine.models import loading
 
     given = workspace.project(project_name).load(overrides)
     project, tokenizer = lenient(given), None
     try:
-        tokenizer = model.load_tokenizer(model.base_location(project.model, workspace), project.model)
+        tokenizer = loading.load_tokenizer(loading.base_location(project.model, workspace), project.model)
         data = dataset.load(project, workspace, tokenizer, _progress(console))
     except InputError as error:
         known = _without_tokens(project, workspace, console, error, everything)
@@ -107,7 +109,7 @@ def _progress(console: Console) -> events.Emit:
     return emit
 
 
-def read_sources(project: Project, workspace: Workspace) -> tuple[dict[str, rows.Loaded], list[InputError]]:
+def read_sources(project: Project, workspace: Workspace) -> tuple[dict[str, reader.Loaded], list[InputError]]:
     """Each source as far as it can be read without a tokenizer, and what is wrong with the others."""
     data, loaded, wrong = project.data, {}, []
     shape: Any = data.shape
@@ -116,7 +118,7 @@ def read_sources(project: Project, workspace: Workspace) -> tuple[dict[str, rows
             continue
         try:
             source, named = dataset.source(data, which), dataset.columns(data)
-            loaded[which] = rows.load(source, workspace.root, shape=shape, columns=named, limit=limit)
+            loaded[which] = reader.load(source, workspace.root, shape=shape, columns=named, limit=limit)
             shape = loaded[which].shape
         except InputError as error:
             wrong.append(error)
@@ -223,7 +225,7 @@ def _chosen(project: Project, workspace: Workspace, data: Dataset, wanted: Wante
     raise InputError("there is no such row", where=where, remedy=remedy or "write it as the ledger does: FILE:LINE")
 
 
-def _matches(row: rows.Row, wanted: Wanted) -> bool:
+def _matches(row: reader.Row, wanted: Wanted) -> bool:
     if wanted.where is not None:
         return _at(row.where, wanted.where)
     return wanted.row is None or row.index == wanted.row - 1
@@ -237,7 +239,7 @@ def _place(project: Project, workspace: Workspace, split: str, number: int) -> s
     """Where row `number` of a split's source stands."""
     which = "test" if split == "test" and project.data.test is not None else "train"
     source = dataset.source(project.data, which)
-    found = next(islice(rows.read(source, workspace.root), number - 1, None), None)
+    found = next(islice(reader.read(source, workspace.root), number - 1, None), None)
     if found is None:
         raise InputError(f"there is no row {number:,}", where=source.path_or_hub, remedy="it has fewer rows")
     return found.where

@@ -6,10 +6,11 @@ import subprocess
 import sys
 import time
 
-from engine import events, jobs, spec
+from engine import events, spec
 from engine.console import Console
 from engine.control import stop_requests
 from engine.errors import InputError, WorkFailed
+from engine.jobs import work
 from engine.store import ProjectFolder, Run, Workspace, process_lives, process_start
 
 
@@ -19,11 +20,11 @@ def run(
     """Train; with `detach` in a process of its own that survives the terminal.
 
     Raises:
-        InputError, WorkFailed, Stopped: see `jobs.train`.
+        InputError, WorkFailed, Stopped: see `work.train`.
     """
     folder = workspace.project(project_name)
     if resume is None:
-        run = jobs.new_run(folder, folder.load(overrides))
+        run = work.new_run(folder, folder.load(overrides))
     else:
         run = folder.run(resume)
         if overrides:
@@ -33,7 +34,7 @@ def run(
     if detach:
         _detach(folder, run, console)
         return
-    from engine.job import job, tell  # torch is not needed before
+    from engine.jobs.job import job, tell  # torch is not needed before
 
     project = spec.load(run.project_file)
     log = events.EventLog(run.events)
@@ -42,14 +43,16 @@ def run(
     with run.lock(), stop_requests() as stop:
         resumed = _last_step(run) if resume is not None else None
         with job("train", folder.name, emit, run, resumed) as ending:
-            result = jobs.train(folder, run, project, emit, stop)
+            result = work.train(folder, run, project, emit, stop)
             ending.reason = result.reason
     number = int(run.path.name)
-    console.say(f"\nnext:  loraworkbench eval {folder.name} --adapter {number}\n       loraworkbench merge {folder.name} --adapter {number}")
+    console.say(
+        f"\nnext:  loraworkbench eval {folder.name} --adapter {number}\n       loraworkbench merge {folder.name} --adapter {number}"
+    )
 
 
 def _last_step(run: Run) -> int:
-    from engine import checkpoint
+    from engine.training import checkpoint
 
     steps = checkpoint.steps_in(run.checkpoints)
     return steps[-1] if steps else 0

@@ -30,7 +30,7 @@ def make_base(folder: Path, layers: int) -> int:
     import torch
     from transformers import LlamaConfig
 
-    from engine.layout import build
+    from engine.models.layout import build
     from engine.safetensors_io import INDEX, Planned, ShardWriter, plan_shards, read_json
 
     config = LlamaConfig(
@@ -59,7 +59,7 @@ def make_adapter(base: Path, folder: Path) -> None:
     from safetensors.torch import save_file
 
     from engine import adapters
-    from engine.layout import build
+    from engine.models.layout import build
     from engine.safetensors_io import read_json
 
     model = build(read_json(base / "config.json"), base)

@@ -31,9 +31,11 @@ import torch  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
 
-from engine import evaluate, model, spec  # noqa: E402
+from engine import spec  # noqa: E402
+from engine.evaluation import matrix  # noqa: E402
+from engine.models import loading  # noqa: E402
 from engine.store import Workspace  # noqa: E402
-from engine.tokens import Encoder, Example, Segment  # noqa: E402
+from engine.tokens.examples import Encoder, Example, Segment  # noqa: E402
 
 VOCABULARY = 4096
 
@@ -82,13 +84,13 @@ def build(folder: Path, corpus: Sequence[str]) -> None:
 def ours(folder: Path, threads: int) -> Callable[[Sequence[str]], list[float]]:
     table = f'[model]\nbase = "{folder}"\nquantization = "none"\ndtype = "float32"\n'
     project = spec.parse(table + f'[launch]\ndevice = "cpu"\nthreads = {threads}\n')
-    loaded = model.load(project, Workspace(folder))
+    loaded = loading.load(project, Workspace(folder))
     encoder = Encoder(loaded.tokenizer)
 
     def sums(texts: Sequence[str]) -> list[float]:
         examples = [example(encoder, text) for text in texts]
         batch_tokens = project.eval.batch_tokens
-        return [-r.nll for r in evaluate.score(loaded, examples, scope="all", window=0, batch_tokens=batch_tokens)]
+        return [-r.nll for r in matrix.score(loaded, examples, scope="all", window=0, batch_tokens=batch_tokens)]
 
     return sums
 

@@ -41,9 +41,13 @@ def make_base(folder: Path, size: str) -> Path:
     texts = [json.loads(line) for line in GSM8K.open(encoding="utf-8")]
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=SIZES[size]["vocab_size"], special_tokens=["<s>", "</s>"], show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=SIZES[size]["vocab_size"], special_tokens=["<s>", "</s>"], show_progress=False
+    )
     bpe.train_from_iterator((t["question"] + " " + t["answer"] for t in texts), trainer)
-    PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", pad_token="</s>").save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", pad_token="</s>").save_pretrained(
+        folder
+    )
     torch.manual_seed(0)
     config = LlamaConfig(**SIZES[size], max_position_embeddings=1024, tie_word_embeddings=False)
     LlamaForCausalLM(config).save_pretrained(folder)
@@ -61,14 +65,16 @@ def examples_of(base: Path, rows: int) -> list[list[int]]:
 
 def ours(base: Path, ids: list[list[int]], size: str, dtype: str) -> list[tuple[int, float]]:
     """(tokens, seconds) of each step of our loop."""
-    from engine import events, lora, model, spec
+    from engine import events, spec
+    from engine.models import loading
     from engine.store import Workspace
-    from engine.tokens import Example
-    from engine.train import Training
+    from engine.tokens.examples import Example
+    from engine.training import lora
+    from engine.training.loop import Training
 
     text = f'[model]\nbase = "{base}"\nquantization = "none"\ndtype = "{dtype}"\n[train]\nepochs = 1.0\nexamples_per_step = {PER_STEP[size]}\nsave_every = 0\n'
     project = spec.parse(text)
-    loaded = model.load(project, Workspace(ROOT))
+    loaded = loading.load(project, Workspace(ROOT))
     lora.attach(loaded, project.lora, str(base), None, 0)
     examples = [Example(np.array(i, np.int32), np.ones(len(i), np.float32), str(n)) for n, i in enumerate(ids)]
     said: list[Any] = []

@@ -13,7 +13,7 @@ from engine import __main__, events
 from tests.engine.commandline import Call, Outcome, finished, log_of, pairs, write_project, write_rows
 
 if TYPE_CHECKING:
-    from engine.model import Loaded
+    from engine.models.loaded import Loaded
 
 
 @pytest.fixture(scope="session")

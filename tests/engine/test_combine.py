@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine import adapters
-from engine.combine import Method, combine, random_state
 from engine.errors import InputError
 from engine.events import Event, Stage
+from engine.merging.combine import Method, combine, random_state
 from tests.engine import tiny
 
 EQUAL_RANKS = ("linear", "ties", "dare_linear", "dare_ties", "magnitude_prune")

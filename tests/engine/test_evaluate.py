@@ -14,13 +14,15 @@ import pytest
 import tomlkit
 import torch
 
-from engine import evaluate, events, lora, metrics, spec
+from engine import events, spec
 from engine.errors import InputError, WorkFailed
-from engine.evaluation import Evaluation
-from engine.loss import Head, summed
-from engine.model import Loaded
+from engine.evaluation import matrix, metrics
+from engine.evaluation.results import Evaluation
+from engine.models.loaded import Loaded
+from engine.models.loss import Head, summed
 from engine.tables import Project
-from engine.tokens import Encoder, Example, Segment, collate
+from engine.tokens.examples import Encoder, Example, Segment, collate
+from engine.training import lora
 from tests.engine import tiny
 
 
@@ -83,7 +85,7 @@ def run(
 ) -> tuple[Evaluation, list[events.Event]]:
     told: list[events.Event] = []
     project = how.pop("project", None) or project_of(exact_match="none")
-    return evaluate.evaluate(loaded, splits, models, project, emit=told.append, **how), told
+    return matrix.evaluate(loaded, splits, models, project, emit=told.append, **how), told
 
 
 SPLITS = {
@@ -124,7 +126,7 @@ def test_rows_are_sums_of_items_and_of_the_scores_of_each_model(loaded, splits):
         assert row.interval is not None and row.perplexity is not None
         assert row.interval[0] <= row.perplexity <= row.interval[1]
     with loaded.using("b"):
-        alone = evaluate.score(loaded, splits["test"], scope="all", window=0, batch_tokens=8192)
+        alone = matrix.score(loaded, splits["test"], scope="all", window=0, batch_tokens=8192)
     assert metrics.total(alone).nll == next(
         r.nll for r in found.rows if (r.model, r.split, r.scope) == ("b", "test", "all")
     )
@@ -167,7 +169,7 @@ def test_the_rows_measured_are_a_seeded_sample(loaded):
 @pytest.mark.parametrize("rows", [0, 1, 7])
 @pytest.mark.parametrize("limit", [0, 1, 3, 7, 100])
 def test_a_sample_is_in_order_without_repeats(rows, limit):
-    chosen = evaluate.sample(rows, limit, seed=5)
+    chosen = matrix.sample(rows, limit, seed=5)
     assert chosen == sorted(set(chosen)) and all(0 <= i < rows for i in chosen)
     assert len(chosen) == (rows if limit == 0 else min(rows, limit))
 
@@ -318,7 +320,7 @@ def test_a_split_without_a_supervised_token_has_nulls_and_is_said(loaded, splits
     assert completion.perplexity is completion.interval is completion.bits_per_byte is completion.paired is None
     assert completion.tokens == 0 and everything.perplexity is not None
     assert sum(isinstance(e, events.Note) and e.level == "warning" for e in told) == 2
-    assert "-" in evaluate.table(found)
+    assert "-" in matrix.table(found)
 
 
 def test_nan_is_an_error_with_the_rows(loaded, splits, monkeypatch):
@@ -336,7 +338,7 @@ def test_a_perplexity_beyond_a_float_is_null_and_its_nll_is_there(loaded, splits
     document = json.loads(json.dumps(found.to_json(), allow_nan=False))
     for row in document["rows"]:
         assert row["perplexity"] is None and row["nll"] > 0 and row["tokens"] > 0
-    assert "inf" in evaluate.table(found)
+    assert "inf" in matrix.table(found)
 
 
 # --- what is written and shown
@@ -362,7 +364,7 @@ def test_the_table_fits_a_terminal_and_cannot_act_on_it(base_folder, tmp_path, s
     name = "a/very\x1b[31m long name of an adapter, with 漢字 in it"
     loaded.load_adapter(name, save_adapter(tmp_path, 0))
     found, _ = run(loaded, splits, [None, name], project=project_of(), ask=fake_asker(lambda _: "#### 7"))
-    shown = evaluate.table(found)
+    shown = matrix.table(found)
     assert "\x1b" not in shown
     assert all(len(line) <= 80 for line in shown.split("\n"))
     assert "unseen rows: 2; " in shown and "against base: " in shown and "50.0%" in shown

@@ -16,11 +16,13 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engine import decoding, generate, lora, spec
+from engine import spec
 from engine.errors import InputError, WorkFailed
-from engine.generate import Answer, Settings, compare, complete, divergence, next_logits, settings_from
-from engine.model import Loaded
+from engine.generation import answering, decoding
+from engine.generation.answering import Answer, Settings, compare, complete, divergence, next_logits, settings_from
+from engine.models.loaded import Loaded
 from engine.tables import GenerateTable
+from engine.training import lora
 from tests.engine.tiny import FAMILIES, SPECIAL, save_tiny, tiny_loaded, tiny_model, tiny_tokenizer
 
 UNTIED = {"gemma2": {"tie_word_embeddings": False}, "gpt2": {"tie_word_embeddings": False}}
@@ -253,10 +255,10 @@ def test_any_coming_and_going_of_rows_keeps_the_bound_and_gives_each_its_answer(
     rows = CountingRows()
     loaded: Any = SimpleNamespace(limit=limit, head=lambda hidden: hidden, tokenizer=None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generate, "inference", contextlib.nullcontext)
-        patch.setattr(generate, "rows_for", lambda _: rows)
-        patch.setattr(generate, "choose", lambda logits, *_: (logits - 1).tolist())
-        patch.setattr(generate, "decode", lambda _, ids: "")
+        patch.setattr(answering, "inference", contextlib.nullcontext)
+        patch.setattr(answering, "rows_for", lambda _: rows)
+        patch.setattr(answering, "choose", lambda logits, *_: (logits - 1).tolist())
+        patch.setattr(answering, "decode", lambda _, ids: "")
         asked = [[9] * (length - 1) + [last] for length, last in made]
         answers = complete(loaded, asked, Settings(longest, stop_ids=frozenset({0})), batch_tokens=batch_tokens)
     reserves = []

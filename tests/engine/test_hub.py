@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from engine import rows
 from engine.errors import InputError
-from engine.jsonrows import Literal
-from engine.rows import Refusal, Row, Source
-from engine.shapes import Pair
+from engine.rows import reader
+from engine.rows.jsonrows import Literal
+from engine.rows.reader import Refusal, Row, Source
+from engine.rows.shapes import Pair
 
 
 def read_all(root: Path, name: str, **source: Any) -> list[Row | Refusal]:
-    return list(rows.read(Source(name, **source), root))
+    return list(reader.read(Source(name, **source), root))
 
 
 # --- Parquet
@@ -81,7 +81,7 @@ def test_a_stream_is_asked_for_no_more_than_the_limit(tmp_path: Path, monkeypatc
     stream = datasets.IterableDataset.from_generator(generate)
     monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: asked.append((a, k)) or stream)
     source = Source("hub:openai/gsm8k", subset="main", split="train", revision="abc", streaming=True)
-    loaded = rows.load(source, tmp_path, limit=5)
+    loaded = reader.load(source, tmp_path, limit=5)
     assert asked == [(("openai/gsm8k", "main"), {"split": "train", "revision": "abc", "streaming": True})]
     assert loaded.ledger.read == loaded.ledger.kept == 5
     assert made <= 6

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.ledger import LISTED, Ledger, kind, total
+from engine.rows.ledger import LISTED, Ledger, kind, total
 
 
 @given(

@@ -15,13 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from engine import adapters, deltas, files, merge_plan, merge_stream
+from engine import adapters, files
 from engine.events import Event, Note, Stage
-from engine.layout import Layout
-from engine.merge import NOTHING, merge
-from engine.merge_plan import plan_outputs
-from engine.merge_stream import MergeStream
-from engine.nf4 import FourBit
+from engine.merging import deltas, plan, stream
+from engine.merging.merge import NOTHING, merge
+from engine.merging.plan import plan_outputs
+from engine.merging.stream import MergeStream
+from engine.models.layout import Layout
+from engine.models.nf4 import FourBit
 from engine.safetensors_io import INDEX, SINGLE, Checkpoint, Entry
 from tests.engine import tiny
 from tests.engine.merging import assert_same_function, rewrite, train_adapter
@@ -211,7 +212,7 @@ def test_every_element_is_the_float64_result_rounded(
     rows: int, columns: int, r: int, alpha: int, rslora: bool, own_rank: bool, own_alpha: bool, dora: bool,
     block: int, seed: int,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(merge_stream, "BLOCK", block)
+    monkeypatch.setattr(stream, "BLOCK", block)
     torch.manual_seed(seed)
     weight = torch.randn(rows, columns).to(dtype)
     out, into = (rows, columns) if kind == "linear" else (columns, rows)
@@ -229,14 +230,14 @@ def test_every_element_is_the_float64_result_rounded(
         factors["magnitude_vector"] = torch.rand(out) + 0.5
         exact = exact / exact.norm(dim=1, keepdim=True) * factors["magnitude_vector"].double()[:, None]
 
-    stream, outputs = place(tmp_path, kind, weight, factors, config)
+    writer, outputs = place(tmp_path, kind, weight, factors, config)
     (tmp_path / "out").mkdir(exist_ok=True)
-    stream.write(outputs, tmp_path / "out", 10**9)
+    writer.write(outputs, tmp_path / "out", 10**9)
     merged = load_file(tmp_path / "out" / SINGLE)["w.weight"]
     assert merged.dtype == dtype
     assert int(steps_between(merged, exact.to(dtype)).max()) <= 1
     expected = float((exact - weight.double()).norm() / weight.double().norm())
-    assert stream.largest[0] == pytest.approx(expected, rel=1e-9)
+    assert writer.largest[0] == pytest.approx(expected, rel=1e-9)
 
 
 def test_nothing_larger_than_a_block_is_read_at_once(
@@ -253,8 +254,8 @@ def test_nothing_larger_than_a_block_is_read_at_once(
         read(self, entry, offset, buffer)
 
     monkeypatch.setattr(Checkpoint, "read_into", counted)
-    monkeypatch.setattr(merge_stream, "BLOCK", 256)
-    monkeypatch.setattr(merge_plan, "CHUNK", 1024)
+    monkeypatch.setattr(stream, "BLOCK", 256)
+    monkeypatch.setattr(plan, "CHUNK", 1024)
     merge(base, adapter, tmp_path / "out")
     merge(base, adapter, tmp_path / "half", dtype="bfloat16")
     assert largest == [1024]

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from engine import adapters, files, safetensors_io
 from engine.errors import InputError, WorkFailed
-from engine.merge import merge
+from engine.merging.merge import merge
 from engine.safetensors_io import INDEX, SINGLE
 from tests.engine.merging import assert_same_function, rewrite, train_adapter
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import metrics
-from engine.metrics import RowScore
+from engine.evaluation import metrics
+from engine.evaluation.metrics import RowScore
 
 GSM8K_FILE = Path(__file__).parents[3] / "shared" / "gsm8k" / "test.jsonl"
 SCORES = st.lists(

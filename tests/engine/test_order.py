@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.order import Order, learning_rate, random_seed
 from engine.tables import TrainTable
+from engine.training.order import Order, learning_rate, random_seed
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=40)
 TABLES = st.builds(

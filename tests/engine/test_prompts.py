@@ -9,12 +9,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from engine import prompts
 from engine.errors import InputError
-from engine.prompts import Template, template_for
-from engine.shapes import Conversation, Document, Message, Pair, RowError
+from engine.rows.shapes import Conversation, Document, Message, Pair, RowError
 from engine.tables import DataTable
-from engine.tokens import Encoder, Segment
+from engine.tokens import prompts
+from engine.tokens.examples import Encoder, Segment
+from engine.tokens.prompts import Template, template_for
 from tests.engine import tokenisers
 from tests.engine.tokenisers import BOS, EOS, IM_END, IM_START
 

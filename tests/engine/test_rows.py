@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine import rows
 from engine.errors import InputError
-from engine.jsonrows import Literal, to_json
-from engine.rows import Refusal, Row, Source
-from engine.shapes import Conversation, Document, Message, Pair
+from engine.rows import reader
+from engine.rows.jsonrows import Literal, to_json
+from engine.rows.reader import Refusal, Row, Source
+from engine.rows.shapes import Conversation, Document, Message, Pair
 
 SHARED = Path(__file__).parents[3] / "shared"
 fresh_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
@@ -38,7 +38,7 @@ TRICKY = [
 
 
 def read_all(root: Path, name: str, **source: Any) -> list[Row | Refusal]:
-    return list(rows.read(Source(name, **source), root))
+    return list(reader.read(Source(name, **source), root))
 
 
 def fields(root: Path, name: str, **source: Any) -> list[dict[str, Any]]:
@@ -70,7 +70,7 @@ def write_parquet(path: Path, table: dict[str, Any]) -> None:
     ],
 )
 def test_shared_files_load_whole(name: str, described: str, count: int) -> None:
-    loaded = rows.load(Source(name), SHARED)
+    loaded = reader.load(Source(name), SHARED)
     assert loaded.shape.describe() == described
     assert (loaded.ledger.read, loaded.ledger.kept, loaded.ledger.refused) == (count, count, 0)
     loaded.ledger.check()
@@ -88,7 +88,7 @@ def test_json_array_and_python_agree_on_every_row() -> None:
 
 @pytest.mark.skipif(not (SHARED / "formats").is_dir(), reason="the shared data is not beside the checkout")
 def test_function_calls_and_observations_become_turns() -> None:
-    loaded = rows.load(Source("formats/glaive_toolcall_en_demo.json"), SHARED)
+    loaded = reader.load(Source("formats/glaive_toolcall_en_demo.json"), SHARED)
     item = loaded.items[0][1]
     assert isinstance(item, Conversation)
     assert item.tools == loaded.items[0][0].fields["tools"]
@@ -142,7 +142,7 @@ def test_text_survives_csv(tmp_path: Path, pairs: list[tuple[str, str]], delimit
 def test_numbers_keep_their_spelling(tmp_path: Path) -> None:
     spelled = ["7.50", "1e3", "-0", "1E400", "123456789012345678901234567890", "0.1000", "NaN"]
     (tmp_path / "n.jsonl").write_text('{"prompt": "p", "completion": %s}\n' * len(spelled) % tuple(spelled))
-    loaded = rows.load(Source("n.jsonl"), tmp_path)
+    loaded = reader.load(Source("n.jsonl"), tmp_path)
     assert [item.completion for _, item in loaded.items if isinstance(item, Pair)] == spelled
     assert all(type(item.completion) is str for _, item in loaded.items if isinstance(item, Pair))
 
@@ -286,13 +286,13 @@ def test_a_missing_file_names_the_nearest(tmp_path: Path, asked: str, remedy: st
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train.jsonl").write_text("{}")
     with pytest.raises(InputError, match="no such file") as caught:
-        rows.read(Source(asked), tmp_path)  # at once, not when the first row is asked for
+        reader.read(Source(asked), tmp_path)  # at once, not when the first row is asked for
     assert remedy in (caught.value.remedy or "") and caught.value.where == asked
 
 
 def test_limit_reads_no_further(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\nbroken\n{"text": "b"}\n')
-    loaded = rows.load(Source("a.jsonl"), tmp_path, limit=2)
+    loaded = reader.load(Source("a.jsonl"), tmp_path, limit=2)
     assert (loaded.ledger.read, loaded.ledger.kept, loaded.ledger.refused) == (2, 1, 1)
 
 
@@ -305,7 +305,7 @@ def test_duplicates_are_kept_and_counted(tmp_path: Path) -> None:
         '{"id": 2, "answer": "a", "question": "q"}\n'
         '{"id": 3, "question": "q", "answer": "b"}\n'
     )
-    loaded = rows.load(Source("a.jsonl"), tmp_path)
+    loaded = reader.load(Source("a.jsonl"), tmp_path)
     assert (loaded.ledger.kept, loaded.ledger.duplicates) == (3, 1)
     loaded.ledger.drop("a.jsonl:2", "too long")
     loaded.ledger.check()
@@ -331,16 +331,16 @@ def test_overlap_looks_past_case_spacing_and_composition() -> None:
         (row("b:3"), Document("Some\ntext")),
         (row("b:4"), Pair("something else", "x", {})),
     ]
-    assert rows.overlap(train, test) == [("a:1", "b:1"), ("a:2", "b:2"), ("a:3", "b:3")]
-    assert rows.overlap(train, []) == []
+    assert reader.overlap(train, test) == [("a:1", "b:1"), ("a:2", "b:2"), ("a:3", "b:3")]
+    assert reader.overlap(train, []) == []
 
 
 def test_unseen_rows_are_read_in_the_shape_of_the_training_rows(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text('{"instruction": "i", "input": "x", "output": "o", "system": "s"}\n')
     (tmp_path / "test.jsonl").write_text('{"instruction": "i", "output": "o"}\n')
-    shape = rows.load(Source("train.jsonl"), tmp_path).shape
-    test = rows.load(Source("test.jsonl"), tmp_path, shape=shape)
+    shape = reader.load(Source("train.jsonl"), tmp_path).shape
+    test = reader.load(Source("test.jsonl"), tmp_path, shape=shape)
     assert test.shape == shape
     assert [m.role for m in test.items[0][1].messages] == ["user", "assistant"]  # type: ignore[union-attr]
-    again = rows.load(Source("train.jsonl"), tmp_path, shape=shape.name, columns=shape.columns)
+    again = reader.load(Source("train.jsonl"), tmp_path, shape=shape.name, columns=shape.columns)
     assert again.shape == shape

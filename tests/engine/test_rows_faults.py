@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import rows
 from engine.errors import InputError
-from engine.formats import excerpt
-from engine.rows import Refusal, Row, Source
+from engine.rows import reader
+from engine.rows.formats import excerpt
+from engine.rows.reader import Refusal, Row, Source
 
 
 def read_all(root: Path, name: str) -> tuple[list[Row], list[Refusal]]:
-    found = list(rows.read(Source(name), root))
+    found = list(reader.read(Source(name), root))
     return [r for r in found if isinstance(r, Row)], [r for r in found if isinstance(r, Refusal)]
 
 
@@ -155,7 +155,7 @@ def test_what_a_broken_array_hides_is_counted(tmp_path: Path) -> None:
 )
 def test_a_source_without_rows_is_an_input_error(tmp_path: Path, name: str, data: bytes) -> None:
     with pytest.raises(InputError, match="no rows") as caught:
-        rows.load(Source(written(tmp_path, name, data)), tmp_path)
+        reader.load(Source(written(tmp_path, name, data)), tmp_path)
     assert caught.value.where == name
 
 
@@ -187,7 +187,7 @@ def test_files_that_are_wrong_as_a_whole(tmp_path: Path, name: str, data: bytes,
 
 
 def test_a_file_of_nothing_but_faults_still_has_a_ledger(tmp_path: Path) -> None:
-    loaded = rows.load(Source(written(tmp_path, "a.jsonl", "x\n" * 2000)), tmp_path)
+    loaded = reader.load(Source(written(tmp_path, "a.jsonl", "x\n" * 2000)), tmp_path)
     assert (loaded.shape.name, loaded.items) == ("none", [])
     assert (loaded.ledger.read, loaded.ledger.refused, len(loaded.ledger.refusals)) == (2000, 2000, 1000)
 

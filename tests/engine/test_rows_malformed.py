@@ -13,15 +13,15 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine import rows
 from engine.errors import InputError
-from engine.rows import Refusal, Row, Source
+from engine.rows import reader
+from engine.rows.reader import Refusal, Row, Source
 
 fresh_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 
 
 def read_all(root: Path, name: str) -> tuple[list[Row], list[Refusal]]:
-    found = list(rows.read(Source(name), root))
+    found = list(reader.read(Source(name), root))
     return [r for r in found if isinstance(r, Row)], [r for r in found if isinstance(r, Refusal)]
 
 
@@ -110,7 +110,7 @@ def check(root: Path, name: str, table: list[tuple[dict[str, str], str | None]],
     assert [r.where for r in good] == [f"{name}:{p}" for (_, f), p in zip(table, places, strict=True) if f is None]
     assert len(refused) == sum(fault is not None for _, fault in table)
     assert all(r.reason and len(r.excerpt) <= 80 and r.excerpt.isprintable() for r in refused)
-    loaded = rows.load(Source(name), root)
+    loaded = reader.load(Source(name), root)
     assert (loaded.ledger.read, loaded.ledger.kept, loaded.ledger.refused) == (len(table), len(good), len(refused))
     return len(refused)
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import WorkFailed
-from engine.sampling import TextStream, choose, decode, draws
+from engine.generation.sampling import TextStream, choose, decode, draws
 from tests.engine.tiny import SPECIAL, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()

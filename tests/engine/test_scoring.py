@@ -11,11 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import scoring
 from engine.errors import WorkFailed
-from engine.loss import Head
-from engine.model import Loaded
-from engine.tokens import Encoder, Example, Segment
+from engine.evaluation import scoring
+from engine.models.loaded import Loaded
+from engine.models.loss import Head
+from engine.tokens.examples import Encoder, Example, Segment
 from tests.engine import tiny
 
 TEXTS = [

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.detect import detect
 from engine.errors import InputError
-from engine.formats import Row
-from engine.jsonrows import Literal
-from engine.shapes import SHAPES, Conversation, Document, Message, Pair, RowError, Shape, convert
+from engine.rows.detect import detect
+from engine.rows.formats import Row
+from engine.rows.jsonrows import Literal
+from engine.rows.shapes import SHAPES, Conversation, Document, Message, Pair, RowError, Shape, convert
 
 SAID = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
 

@@ -14,8 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import tokens
-from engine.tokens import Encoder, Example, Segment, best_fit_decreasing, collate, split_by_tokens
+from engine.tokens.examples import (
+    Encoder,
+    Example,
+    Segment,
+    best_fit_decreasing,
+    cache_key,
+    collate,
+    load_examples,
+    save_examples,
+    split_by_tokens,
+)
 from tests.engine import tokenisers
 from tests.engine.tokenisers import BOS, EOS, IM_END, IM_START, KINDS, LOSSLESS, SPECIAL
 
@@ -115,8 +124,8 @@ def test_runs_are_bounded_by_tokens_longest_first(lengths: list[int], limit: int
 
 def test_a_key_tells_its_parts_apart() -> None:
     parts = [["ab", "c"], ["a", "bc"], ["abc"], ["abc", ""], [], ["c", "ab"], ["ä"]]
-    assert len({tokens.cache_key(p) for p in parts}) == len(parts)
-    assert tokens.cache_key(["ä"]) == tokens.cache_key(["ä".encode()])
+    assert len({cache_key(p) for p in parts}) == len(parts)
+    assert cache_key(["ä"]) == cache_key(["ä".encode()])
 
 
 STORED = st.builds(
@@ -135,8 +144,8 @@ def test_stored_examples_come_back_or_nothing_does(
     tmp_path_factory: pytest.TempPathFactory, examples: list[Example], extra: dict[str, Any], data: st.DataObject
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "cache" / "examples.npz"
-    tokens.save_examples(path, examples, extra)
-    loaded = tokens.load_examples(path)
+    save_examples(path, examples, extra)
+    loaded = load_examples(path)
     assert loaded is not None
     assert loaded[1] == extra
     assert len(loaded[0]) == len(examples)
@@ -148,14 +157,14 @@ def test_stored_examples_come_back_or_nothing_does(
     whole = path.read_bytes()
     at = data.draw(st.integers(0, len(whole) - 1))
     path.write_bytes(whole[:at])
-    assert tokens.load_examples(path) is None
+    assert load_examples(path) is None
     path.write_bytes(whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1 :])
-    assert tokens.load_examples(path) is None
+    assert load_examples(path) is None
 
 
 def test_what_is_not_there_is_not_loaded(tmp_path: Path) -> None:
-    assert tokens.load_examples(tmp_path / "missing.npz") is None
-    assert tokens.load_examples(tmp_path) is None
+    assert load_examples(tmp_path / "missing.npz") is None
+    assert load_examples(tmp_path) is None
 
 
 # --- the encoder

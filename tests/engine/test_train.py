@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from engine import events, lora
+from engine import events
 from engine.control import StopRequest
 from engine.errors import WorkFailed
-from engine.model import Loaded
-from engine.tokens import Example
+from engine.models.loaded import Loaded
+from engine.tokens.examples import Example
+from engine.training import lora
 from tests.engine.training import examples_of, gradient_of, project_of, relative, shake, training_of, weights_of
 
 
@@ -220,7 +221,9 @@ def test_adapters_are_trained_and_stored_in_fp32(load: Callable[..., Loaded], tm
 
 
 def test_early_stopping_keeps_the_best(load: Callable[..., Loaded], tmp_path: Path) -> None:
-    project = project_of(steps=30, examples_per_step=2, evaluate_every=1, early_stopping=3, keep_checkpoints=1, save_every=1)
+    project = project_of(
+        steps=30, examples_per_step=2, evaluate_every=1, early_stopping=3, keep_checkpoints=1, save_every=1
+    )
     losses = iter([3.0, 2.0, 1.0, 1.5, 1.2, 1.1, 9.0])
     training = training_of(load(), project, examples_of(12), tmp_path, measure=lambda: next(losses))
     assert training.run() == "early stopping"
@@ -232,7 +235,7 @@ def test_early_stopping_keeps_the_best(load: Callable[..., Loaded], tmp_path: Pa
 
 
 def test_retention_keeps_the_newest(load: Callable[..., Loaded], tmp_path: Path) -> None:
-    from engine import checkpoint
+    from engine.training import checkpoint
 
     project = project_of(steps=6, examples_per_step=2, save_every=1, keep_checkpoints=2)
     training_of(load(), project, examples_of(12), tmp_path).run()

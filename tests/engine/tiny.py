@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from engine import model, spec
+from engine import spec
+from engine.models import loading
 from engine.store import Workspace
 
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "phi3", "gpt2", "gpt_neox")
@@ -123,13 +124,13 @@ def _config(family: str) -> dict[str, Any]:
 
 def save_tiny(folder: Path, family: str, **overrides: Any) -> Path:
     """Write `tiny_model` and `tiny_tokenizer` into `folder` as transformers would (safetensors); returns `folder`."""
-    model.quiet()
+    loading.quiet()
     tiny_model(family, **overrides).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
 
 
-def tiny_loaded(folder: Path, **model_table: Any) -> model.Loaded:
+def tiny_loaded(folder: Path, **model_table: Any) -> loading.Loaded:
     """The model of `folder` as a project would load it, on the CPU; `model_table` are keys of [model].
 
     Without other wishes: not quantized, fp32.
@@ -137,4 +138,4 @@ def tiny_loaded(folder: Path, **model_table: Any) -> model.Loaded:
     table = {"base": str(folder), "quantization": "none", "dtype": "float32", **model_table}
     lines = [f"{name} = {json.dumps(value)}" for name, value in table.items()]
     project = spec.parse("[model]\n" + "\n".join(lines) + '\n[launch]\ndevice = "cpu"\n')
-    return model.load(project, Workspace(folder))
+    return loading.load(project, Workspace(folder))

@@ -9,16 +9,21 @@ import numpy as np
 import tomlkit
 import torch
 
-from engine import events, lora, spec
-from engine.model import Loaded
+from engine import events, spec
+from engine.models.loaded import Loaded
 from engine.tables import Project
-from engine.tokens import Example
-from engine.train import Training
+from engine.tokens.examples import Example
+from engine.training import lora
+from engine.training.loop import Training
 
 
 def project_of(**values: Any) -> Project:
     """A project with [train] values (and lora_... for [lora])."""
-    tables: dict[str, dict[str, Any]] = {"train": {}, "lora": {"r": 8, "alpha": 16.0}, "model": {"quantization": "none"}}
+    tables: dict[str, dict[str, Any]] = {
+        "train": {},
+        "lora": {"r": 8, "alpha": 16.0},
+        "model": {"quantization": "none"},
+    }
     for name, value in values.items():
         table, _, key = name.partition("_") if name.startswith("lora_") else ("train", "", name)
         tables[table][key] = value

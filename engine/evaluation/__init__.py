@@ -1,0 +1,1 @@
+"""Base and adapters on the same rows: scoring (sums of nll), metrics (statistics), matrix (all cells), results (what is kept)."""

@@ -1,0 +1,256 @@
+"""Rows of different lengths through a model one token at a time, with the keys and values of what was seen kept.
+
+Used by `answering`, which decides what the tokens are; here is only the arithmetic. Rows enter together, padded at the
+right, where causal attention never looks, and without a mask. Then each is moved to the right edge, so that every row
+gets its next token in the same column and a sliding window is the same columns for all of them:
+
+    entering     Q u e s t . . .        then     . . . Q u e s t | A n s
+                 Q u e s t i o n                 Q u e s t i o n | A n s
+
+Finished rows leave and others enter at any step; columns that nobody uses any more are dropped. That a model is
+continued correctly this way is not believed but tried, once per model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import psutil
+import torch
+from torch import nn
+from torch.nn.functional import linear, pad
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+from engine.errors import InputError
+from engine.models.loaded import Loaded
+
+
+class Columns(DynamicLayer):
+    """Keys and values of one attention layer, (rows, heads, columns, head width), with room to grow.
+
+    transformers' own layer copies everything at every token; this one writes a column, and copies once in `ROOM`.
+    """
+
+    ROOM = 64
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._stores: tuple[torch.Tensor, ...] = ()
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add columns; returns all of them."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._set(key_states, value_states)
+            return key_states, value_states
+        used, end = self.keys.shape[-2], self.keys.shape[-2] + key_states.shape[-2]
+        if not self._stores or end > self._stores[0].shape[-2]:
+            self._stores = tuple(pad(x, (0, 0, 0, end - used + self.ROOM)) for x in (self.keys, self.values))
+        for store, new in zip(self._stores, (key_states, value_states), strict=True):
+            store[..., used:end, :] = new
+        self.keys, self.values = (store[..., :end, :] for store in self._stores)
+        return self.keys, self.values
+
+    def keep(self, rows: torch.Tensor, skip: int) -> None:
+        """Only these rows, without the first `skip` columns."""
+        self._set(*(x[..., skip:, :].index_select(0, rows) for x in (self.keys, self.values)))
+
+    def align(self, source: torch.Tensor) -> None:
+        """Column `source[row, c]` of each row becomes its column c."""
+        index = source[:, None, :, None]
+        self._set(*(x.gather(2, index.expand(-1, x.shape[1], -1, x.shape[3])) for x in (self.keys, self.values)))
+
+    def join(self, other: Columns) -> None:
+        """The rows of `other` below these; the narrower of the two gets empty columns at its left."""
+        width = max(self.keys.shape[-2], other.keys.shape[-2])
+        pairs = ((self.keys, other.keys), (self.values, other.values))
+        self._set(*(torch.cat([pad(x, (0, 0, width - x.shape[-2], 0)) for x in pair]) for pair in pairs))
+
+    def _set(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        self.keys, self.values, self._stores = keys, values, ()
+
+
+class Rows:
+    """The rows that are being continued, and what the model remembers of each.
+
+    Args:
+        alone: there is never more than one row, whose past is kept the way the architecture asks for (see `rows_for`).
+
+    Attributes:
+        lengths: tokens seen of each row.
+    """
+
+    def __init__(self, loaded: Loaded, alone: bool = False) -> None:
+        self.loaded, self.alone = loaded, alone
+        self.lengths: list[int] = []
+        self._cache: Any = None
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def enter(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+        """New rows below those that are there.
+
+        Returns:
+            Hidden states of the prompts' last tokens, (prompts, width).
+        """
+        device, lengths = self.loaded.device, [len(p) for p in prompts]
+        longest = max(lengths)
+        ids = torch.tensor([[*p, *[0] * (longest - len(p))] for p in prompts], device=device)
+        cache: Any = self._new_cache()
+        hidden = self._forward(ids, torch.arange(longest, device=device).expand(ids.shape), None, cache)
+        ends = torch.tensor(lengths, device=device)
+        if min(lengths) < longest:
+            places = torch.arange(longest, device=device)
+            source = (places[None] - (longest - ends)[:, None]) % longest
+            for layer in cache.layers:
+                layer.align(source)
+        if self.lengths:
+            for mine, new in zip(self._cache.layers, cache.layers, strict=True):
+                mine.join(new)
+        else:
+            self._cache = cache
+        self.lengths += lengths
+        return hidden[torch.arange(len(ends), device=device), ends - 1]
+
+    def step(self, tokens: Sequence[int]) -> torch.Tensor:
+        """One more token for every row: their hidden states, (rows, width)."""
+        device, width = self.loaded.device, max(self.lengths) + 1
+        seen = torch.tensor(self.lengths, device=device)[:, None]
+        mask = None
+        if min(self.lengths) + 1 < width:
+            mask = torch.arange(width - 1, -1, -1, device=device)[None] <= seen
+        hidden = self._forward(torch.tensor(tokens, device=device)[:, None], seen, mask, self._cache)
+        self.lengths = [n + 1 for n in self.lengths]
+        return hidden[:, 0]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Only these rows go on."""
+        if len(rows) == len(self.lengths):
+            return
+        width = max(self.lengths)
+        self.lengths = [self.lengths[r] for r in rows]
+        if not rows:
+            self._cache = None
+            return
+        index = torch.tensor(rows, device=self.loaded.device)
+        for layer in self._cache.layers:
+            layer.keep(index, width - max(self.lengths))
+
+    def _new_cache(self) -> Cache:
+        if self.alone:
+            return DynamicCache(config=self.loaded.causal.config.get_text_config())
+        return Cache(layer_class_to_replicate=Columns)
+
+    def _forward(
+        self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, cache: Cache
+    ) -> torch.Tensor:
+        out = self.loaded.decoder(
+            input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
+        )
+        return out.last_hidden_state
+
+
+_alone: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def rows_for(loaded: Loaded) -> Rows:
+    """No rows yet: together in one batch where that gives what the model says of each alone, else one at a time.
+
+    An architecture with recurrent layers, for one, keeps more than keys and values. Tried once per model, in a forward
+    pass of a few random tokens; to be called inside `inference`.
+
+    Raises:
+        InputError: even a single row is not continued correctly.
+    """
+    if loaded.causal not in _alone:
+        config = loaded.causal.config.get_text_config()
+        unusual = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+        _alone[loaded.causal] = bool(unusual) or loaded.causal._is_stateful or not _continues(loaded, (9, 4))
+        if _alone[loaded.causal] and not _continues(loaded, (6,)):
+            del _alone[loaded.causal]
+            raise InputError(
+                f"{type(loaded.causal).__name__} keeps its past in a way that is not known here: it cannot write texts",
+                where=loaded.location,
+            )
+    return Rows(loaded, _alone[loaded.causal])
+
+
+def _continues(loaded: Loaded, lengths: tuple[int, ...]) -> bool:
+    """Whether rows of these lengths, continued together by two tokens, give the hidden states of the whole texts."""
+    rows, generator = Rows(loaded, alone=len(lengths) == 1), torch.Generator().manual_seed(0)
+    size = min(loaded.causal.get_input_embeddings().weight.shape[0], 1000)
+    texts = [torch.randint(size, (n + 2,), generator=generator).tolist() for n in lengths]
+    rows.enter([text[:-2] for text in texts])
+    rows.step([text[-2] for text in texts])
+    continued = rows.step([text[-1] for text in texts])
+    for text, hidden in zip(texts, continued, strict=True):
+        ids = torch.tensor([text], device=loaded.device)
+        whole = loaded.decoder(input_ids=ids, use_cache=False).last_hidden_state[0, -1]
+        if not bool((hidden - whole).abs().max() <= 0.1 * whole.abs().max()):  # a NaN is not close
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def inference(loaded: Loaded) -> Iterator[None]:
+    """While in the block: eval mode, no gradients, 4-bit weights dequantized once where there is memory for it.
+
+    Afterwards every module is in the mode it was in. Not `torch.inference_mode`: tensors that a model keeps (rotary
+    tables, biases that bitsandbytes casts in place) would be inference tensors, which training cannot use.
+    """
+    training = [module for module in loaded.causal.modules() if module.training]
+    loaded.causal.eval()
+    try:
+        with torch.no_grad(), unpacked(loaded.causal):
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextlib.contextmanager
+def unpacked(model: nn.Module, share: float = 0.25) -> Iterator[None]:
+    """While in the block, 4-bit layers on the CPU multiply with weights that were dequantized once.
+
+    bitsandbytes dequantizes at every call, which for a token a row costs more than the product. The same numbers go
+    into the same product, so that the results are bit-equal; the quantized weights are read, never written. Nothing is
+    done where the weights would take more than `share` of the free memory.
+    """
+    from bitsandbytes.functional import dequantize_4bit
+
+    layers: list[Any] = [layer for layer in model.modules() if _can_unpack(layer)]
+    needed = sum(layer.in_features * layer.out_features * layer.compute_dtype.itemsize for layer in layers)
+    if needed > share * psutil.virtual_memory().available:
+        layers = []
+    try:
+        for layer in layers:
+            dense = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+            layer.forward = functools.partial(_product, dense, layer)
+        yield
+    finally:
+        for layer in layers:
+            vars(layer).pop("forward", None)
+
+
+def _can_unpack(layer: nn.Module) -> bool:
+    from bitsandbytes.nn import Linear4bit
+
+    if not isinstance(layer, Linear4bit) or "forward" in vars(layer):  # an outer block may have done it
+        return False
+    weight: Any = layer.weight
+    return weight.device.type == "cpu" and weight.quant_state.dtype == layer.compute_dtype
+
+
+def _product(dense: torch.Tensor, layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    """What `Linear4bit.forward` computes, with the weight at hand."""
+    bias = None if layer.bias is None else layer.bias.to(dense.dtype)
+    return linear(x.to(dense.dtype), dense, bias).to(x.dtype)

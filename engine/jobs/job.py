@@ -1,0 +1,99 @@
+"""A job's life: its first event and its last, where its failures and its libraries' chatter go.
+
+Comes from: the verbs. Goes to: the event log of a run, a console, or both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from engine import events
+from engine.errors import EngineError, Stopped
+from engine.events import Emit
+from engine.store import Run, process_start
+
+
+def tell(*listeners: Emit) -> Emit:
+    """One `emit` for several listeners."""
+
+    def emit(event: events.Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return emit
+
+
+@dataclass
+class Ending:
+    """How a job that did not fail ends: "done", or what the job says itself."""
+
+    reason: str = "done"
+
+
+@contextlib.contextmanager
+def job(verb: str, project: str, emit: Emit, run: Run | None = None, resumed: int | None = None) -> Iterator[Ending]:
+    """Wrap a job's work in its first and last event; failures are told before they are raised on.
+
+    The traceback of a failure goes to the run's log, never to the user's screen; so does what libraries print.
+    """
+    from engine.models.loading import device_name, versions
+
+    begun = time.monotonic()
+    pid = os.getpid()
+    emit(
+        events.Started(
+            verb=verb,
+            pid=pid,
+            pid_started=process_start(pid),
+            project=project,
+            device=device_name(),
+            versions={"python": platform.python_version(), **versions()},
+            resumed_from_step=resumed,
+        )
+    )
+    ending = Ending()
+    try:
+        with library_output(run):
+            yield ending
+    except Stopped:
+        emit(events.Finished(reason="stopped", seconds=time.monotonic() - begun))
+        raise
+    except BaseException as error:
+        trace = _store_trace(run) if run else None
+        if isinstance(error, EngineError):
+            emit(events.Failed(problem=error.problem, where=error.where, remedy=error.remedy, trace=trace))
+        else:
+            problem = (
+                "interrupted at once" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
+            )
+            emit(events.Failed(problem=problem, trace=trace))
+        raise
+    emit(events.Finished(reason=ending.reason, seconds=time.monotonic() - begun))
+
+
+@contextlib.contextmanager
+def library_output(run: Run | None) -> Iterator[None]:
+    """What libraries print while a run works goes to its log.txt; the console keeps the stream it was made with."""
+    if run is None:
+        yield
+        return
+    with (
+        run.log.open("a", encoding="utf-8", buffering=1) as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        yield
+
+
+def _store_trace(run: Run) -> str | None:
+    with contextlib.suppress(OSError):  # the disk may be what failed
+        with run.log.open("a", encoding="utf-8") as log:
+            log.write(traceback.format_exc())
+        return str(run.log)
+    return None

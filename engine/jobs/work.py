@@ -1,0 +1,249 @@
+"""What the verbs do, without a terminal: train a run, measure adapters, merge one and prove the result.
+
+Comes from: a project, its workspace, and an `emit`. Goes to: the run's folder. Each job says what it does through
+events; who listens (a log file, a console, nobody) is not its business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine import events, spec
+from engine.control import StopRequest
+from engine.errors import InputError, Stopped
+from engine.events import Emit
+from engine.files import size_of, swap_folder, write_atomic, write_json
+from engine.jobs import record
+from engine.store import ProjectFolder, Run, Workspace
+from engine.tables import Project
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training ended; `adapter` is complete and loadable."""
+
+    reason: str
+    steps: int
+    adapter: Path
+    best_step: int | None
+
+
+def new_run(folder: ProjectFolder, project: Project) -> Run:
+    """The folder of a new run, with the resolved project file it is started with."""
+    run = folder.new_run()
+    write_atomic(run.project_file, spec.dump(project))
+    return run
+
+
+def train(folder: ProjectFolder, run: Run, project: Project, emit: Emit, stop: StopRequest) -> TrainResult:
+    """Train the run's adapter, from its newest checkpoint where it has one.
+
+    Raises:
+        Stopped: a stop was asked for; the checkpoint is written.
+        InputError, WorkFailed: see `dataset.load`, `loading.load`, `loop.Training`.
+    """
+    from engine.evaluation import matrix
+    from engine.models import loading
+    from engine.tokens import dataset
+    from engine.training import lora
+    from engine.training.loop import Training
+
+    workspace = Workspace(folder.workspace)
+    location = loading.base_location(project.model, workspace)
+    tokenizer = loading.load_tokenizer(location, project.model)
+    data = dataset.load(project, workspace, tokenizer, emit)
+    dataset.store_ledger(run.path / "ledger.json", data)
+    loaded = load_base(project, workspace, emit)
+    initial = lora.attach(loaded, project.lora, location, project.model.revision, project.train.seed)
+    made_from = record.write_run_json(run, project, data, location)
+    unseen = data.test.examples if data.test else []
+
+    def measure() -> float:
+        chosen = unseen[: project.train.evaluate_rows]
+        scores = matrix.score(loaded, chosen, scope="completion", window=0, batch_tokens=project.eval.batch_tokens)
+        nll, tokens = sum(s.nll for s in scores), sum(s.tokens for s in scores)
+        emit(scored("adapter", "test", nll, tokens, training.progress.step))
+        return nll / tokens
+
+    training = Training(
+        loaded,
+        project,
+        data.train.examples,
+        emit,
+        run.checkpoints,
+        made_from,
+        initial,
+        measure if unseen else None,
+        lambda step: _samples(loaded, project, data, run, emit, step),
+        stop,
+    )
+    done = training.resume()
+    if done:
+        emit(events.Note(text=f"going on after step {done} of {training.steps}"))
+    reason = training.run()
+    if reason == "stopped":
+        raise Stopped(
+            f"stopped after step {training.progress.step} of {training.steps}; the checkpoint is written",
+            where=str(run.path),
+            remedy=f"go on with `loraworkbench train {folder.name} --resume {int(run.path.name)}`",
+        )
+    best = training.restore_best()
+    lora.save_adapter(run.adapter, loaded, initial, record.card(run, project, data, training.progress.step))
+    emit(events.Saved(what="adapter", path=str(run.adapter), bytes=size_of(run.adapter), step=training.progress.step))
+    return TrainResult(reason, training.progress.step, run.adapter, best)
+
+
+def load_base(project: Project, workspace: Workspace, emit: Emit) -> Any:
+    """`loading.load` with its stage events."""
+    from engine.models import loading
+
+    name = f"load {project.model.base} ({project.model.quantization})"
+    emit(events.Stage(name=name, done=0, total=1))
+    loaded = loading.load(project, workspace)
+    emit(events.Stage(name=name, done=1, total=1))
+    return loaded
+
+
+def scored(name: str, split: str, nll: float, tokens: int, step: int | None) -> events.Scored:
+    """A `scored` event from sums; perplexity overflows to infinity rather than failing."""
+    import math
+
+    mean = nll / tokens if tokens else math.nan
+    perplexity = math.exp(mean) if mean < 700 else math.inf
+    return events.Scored(
+        model=name, split=split, scope="completion", nll=nll, tokens=tokens, perplexity=perplexity, step=step
+    )
+
+
+def watch_prompts(project: Project, data: Any, how_many: int = 3) -> list[tuple[str, list[int]]]:
+    """(text, ids) of `generate.prompts`, or of the first unseen rows where the project names none."""
+    from engine.tokens.examples import Encoder
+
+    template = data.template
+    encoder = Encoder(template.tokenizer)
+    if project.generate.prompts:
+        return [(p, encoder.prompt(template.prompt(p))) for p in project.generate.prompts]
+    split = data.test or data.train
+    made = []
+    for (_, item), example in list(zip(split.items, split.examples, strict=True))[:how_many]:
+        made.append((item.prompt if hasattr(item, "prompt") else example.reference, example.prompt_ids))
+    return made
+
+
+def _samples(loaded: Any, project: Project, data: Any, run: Run, emit: Emit, step: int) -> None:
+    """Answer the watch prompts with the weights of this moment, and keep the answers."""
+    import json
+
+    from engine.generation import answering
+
+    asked = watch_prompts(project, data)
+    settings = answering.settings_from(project.generate, loaded, data.template.stop)
+    answers = answering.complete(loaded, [ids for _, ids in asked], settings)
+    with (run.path / "samples.jsonl").open("a", encoding="utf-8") as file:
+        for (prompt, _), answer in zip(asked, answers, strict=True):
+            file.write(json.dumps({"step": step, "prompt": prompt, "text": answer.text}, ensure_ascii=False) + "\n")
+            emit(events.Sample(model="adapter", prompt=prompt, text=answer.text, step=step))
+
+
+def dataset_of(project: Project, workspace: Workspace, emit: Emit) -> Any:
+    """The project's data, tokenised for its base."""
+    from engine.models import loading
+    from engine.tokens import dataset
+
+    location = loading.base_location(project.model, workspace)
+    return dataset.load(project, workspace, loading.load_tokenizer(location, project.model), emit)
+
+
+def merge(
+    folder: ProjectFolder,
+    project: Project,
+    adapter: Path,
+    out: Path,
+    emit: Emit,
+    *,
+    base_weights: Any = "original",
+    replace: bool = False,
+    prove: bool = True,
+) -> dict[str, Any]:
+    """Merge an adapter into the project's base, prove the result, and only then put it at `out`.
+
+    Raises:
+        InputError: base and adapter do not go together, or `out` exists (see `merge.merge`).
+        WorkFailed: no space, or the merged model is not base + adapter; `out` is as it was.
+    """
+    from dataclasses import asdict
+
+    from engine.errors import WorkFailed
+    from engine.merging import merge as merging
+    from engine.merging import verify
+    from engine.models import loading
+    from engine.models.nf4 import FourBit
+
+    workspace = Workspace(folder.workspace)
+    base = Path(loading.base_location(project.model, workspace))
+    if not base.is_dir():
+        base = loading.snapshot(str(base), project.model)
+    if out.exists() and not replace:
+        raise InputError("already exists", where=str(out), remedy="choose another folder with --out, or give --replace")
+    device = loading.choose_device(project.launch)
+    code: Any = project.model.quantization if project.model.quantization in ("nf4", "fp4") else "nf4"
+    dtype: Any = str(loading.choose_dtype(project.model.dtype, device)).removeprefix("torch.")
+    beside = out.with_name(out.name + ".unverified")
+    report = merging.merge(
+        base,
+        adapter,
+        beside,
+        base_weights=base_weights,
+        four_bit=FourBit(code=code, double=project.model.double_quantization, dtype=dtype, device=str(device)),
+        replace=True,
+        emit=emit,
+    )
+    facts = {k: v for k, v in asdict(report).items() if k != "out"}
+    facts |= {"base": str(base), "adapter": str(adapter), "verification": None}
+    if prove:
+        data = dataset_of(project, workspace, lambda _: None)
+        examples = (data.test or data.train).examples[:VERIFIED_ROWS]
+        emit(events.Stage(name="verify the merge", done=0, total=1))
+        proof = verify.verify(project, workspace, adapter, beside, examples, base_weights)
+        emit(events.Stage(name="verify the merge", done=1, total=1))
+        facts["verification"] = proof.to_json()
+        if not proof.holds:
+            write_json(beside / "merge.json", facts)
+            raise WorkFailed(
+                f"the merged model differs from base + adapter: KL {proof.kl:.2g} (base alone: {proof.adapter_kl:.2g}), "
+                f"perplexity {proof.perplexity_merged:.4g} for {proof.perplexity_adapter:.4g}",
+                where=str(beside),
+                remedy="it is kept there for inspection and was not put in its place",
+            )
+    write_json(beside / "merge.json", facts)
+    swap_folder(beside, out)
+    emit(events.Saved(what="merged model", path=str(out), bytes=size_of(out)))
+    return {"out": str(out), **facts}
+
+
+VERIFIED_ROWS = 24
+"""Rows whose prompts and completions a merge is verified on."""
+
+
+def adapter_of(workspace: Workspace, project: ProjectFolder, name: str | None) -> tuple[str, Path]:
+    """The name and folder of an adapter: a folder, a run ("3", "starter/3"), or None for the project's newest.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name is None:
+        for run in reversed(project.runs()):
+            if (run.adapter / "adapter_config.json").is_file():
+                return run.label.replace("/", "-"), run.adapter
+        remedy = f"`loraworkbench train {project.name}` makes one"
+        raise InputError("this project has no adapter yet", where=str(project.path), remedy=remedy)
+    path = Path(name)
+    if (path / "adapter_config.json").is_file():
+        parent = path.resolve().parent
+        return (Run(parent).label.replace("/", "-") if parent.name.isdigit() else path.resolve().name), path.resolve()
+    run = project.run(name) if name.isdigit() else workspace.run(name)
+    if not (run.adapter / "adapter_config.json").is_file():
+        raise InputError(f"run {run.label} has no adapter ({run.state().state})", where=str(run.path))
+    return run.label.replace("/", "-"), run.adapter

@@ -1,0 +1,144 @@
+"""A base model in memory: flat batches through it, adapters on it.
+
+Comes from: `loading`. Goes to: training, evaluation and generation, as one `Loaded`, which knows how to turn a flat
+batch into hidden states on this architecture. `switching` puts stored adapters on it and takes them off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine.errors import InputError
+from engine.models import attention, switching
+from engine.models.loss import Head
+from engine.tokens.examples import Batch
+
+
+@dataclass
+class Loaded:
+    """A base model in memory, with any number of adapters.
+
+    Attributes:
+        causal: the transformers model (with LoRA layers inside once an adapter is attached).
+        peft: the PeftModel around it, or None while there is no adapter.
+        names: of the attached adapters, and what PEFT calls each.
+        route: "varlen" (examples end to end) or "padded" (a row each); see `proof`.
+        head: hidden states -> logits, the model's own scaling and capping included.
+        base_changed: an adapter's initialisation took something out of the base's weights.
+    """
+
+    causal: Any
+    tokenizer: Any
+    location: str
+    device: torch.device
+    dtype: torch.dtype
+    quantization: str
+    route: str = "padded"
+    head: Head = field(init=False)
+    peft: Any = None
+    names: dict[str, str] = field(default_factory=dict)
+    base_changed: bool = False
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The model without its head."""
+        return getattr(self.causal, self.causal.base_model_prefix)
+
+    @property
+    def limit(self) -> int | None:
+        """Longest context of the model in tokens, where its config says."""
+        config = self.causal.config.get_text_config()
+        return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+
+    def hidden(self, batch: Batch) -> torch.Tensor:
+        """Last hidden states of a flat batch, (T, width), whatever route the architecture takes."""
+        ids = torch.from_numpy(batch.ids).to(self.device)
+        positions = torch.from_numpy(batch.positions).to(self.device)
+        if self.route == attention.NAME:
+            with attention.segmented():
+                out = self.decoder(
+                    input_ids=ids[None], position_ids=positions[None], use_cache=False, segments=batch.segments
+                )
+            return out.last_hidden_state[0]
+        rows, longest = len(batch.segments), max(batch.segments)
+        # Causal attention never looks right, so padding at the right needs no mask.
+        padded = ids.new_zeros(rows, longest)
+        inside = torch.arange(longest)[None] < torch.tensor(batch.segments)[:, None]
+        inside = inside.to(self.device)
+        padded[inside] = ids
+        return self.decoder(input_ids=padded, use_cache=False).last_hidden_state[inside]
+
+    def recompute_activations(self) -> None:
+        """Keep no activations inside layers for the backward pass.
+
+        Raises:
+            InputError: transformers does not offer that for this architecture.
+        """
+        try:
+            self.causal.gradient_checkpointing_enable({"use_reentrant": False})
+        except ValueError as error:
+            raise InputError(
+                "train.activation_checkpointing: not possible on this base", where=self.location
+            ) from error
+
+    def plain_head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The output embeddings alone."""
+        return self.causal.get_output_embeddings()(hidden)
+
+    def scaled_head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The head with the scalings that some families put around it (Gemma 2, Granite, Cohere, Falcon-H1)."""
+        config = self.causal.config.get_text_config()
+        logits = self.plain_head(hidden)
+        logits = logits * getattr(config, "logit_scale", 1.0) * getattr(config, "lm_head_multiplier", 1.0)
+        logits = logits / getattr(config, "logits_scaling", 1.0)
+        cap = getattr(config, "final_logit_softcapping", None)
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+    @property
+    def adapters(self) -> list[str]:
+        """Names of the adapters that are attached."""
+        return list(self.names)
+
+    def load_adapter(self, name: str, path: Path) -> None:
+        """Attach a stored adapter for inference; the base is not touched.
+
+        Raises:
+            InputError: there is one of this name, the folder is damaged, or its tensors are not those of an adapter of
+                this base; nothing has changed.
+        """
+        if name in self.names:
+            raise InputError(f"an adapter called {name!r} is attached already", where=str(path))
+        key = f"stored-{len(self.names)}"
+        self.peft = switching.attach_stored(self.causal, self.peft, key, path)
+        self.names[name] = key
+
+    @contextlib.contextmanager
+    def using(self, name: str | None) -> Iterator[None]:
+        """While in the block the weights are those of adapter `name`, or of the untouched base (None).
+
+        Afterwards the adapter that was active is so again, and what was trainable is.
+
+        Raises:
+            KeyError: there is no such adapter.
+            InputError: the base's weights were changed by the initialisation of the adapter in training.
+        """
+        if name is None and self.base_changed:
+            remedy = "load the base and the finished adapter to compare them"
+            raise InputError("the base is not there: lora.init has moved a part of it into the adapter", remedy=remedy)
+        key = None if name is None else self.names[name]
+        if self.peft is None:
+            yield
+        else:
+            with switching.using(self.peft, key):
+                yield
+
+    def parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """Trainable parameters by name."""
+        return [(n, p) for n, p in self.causal.named_parameters() if p.requires_grad]

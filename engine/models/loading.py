@@ -1,0 +1,211 @@
+"""Find a base model and load it: whole, int8, nf4 or fp4, frozen, on its device.
+
+Comes from: the [model] and [launch] tables. Goes to: everything that runs a model, as a `Loaded` that `proof` has put
+on a route which is correct for its architecture.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine.errors import InputError, WorkFailed
+from engine.models import attention, proof
+from engine.models.loaded import Loaded
+from engine.store import Workspace, shipped
+from engine.tables import LaunchTable, ModelTable, Project
+
+
+def quiet() -> None:
+    """Keep the libraries' notices off the screen: what matters is said in our own words."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from transformers.utils import logging as hf_logging
+
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(peft|bitsandbytes|transformers)\b.*")
+
+
+def base_location(table: ModelTable, workspace: Workspace) -> str:
+    """Where the base is: a folder's path, or a Hub id.
+
+    Raises:
+        InputError: it is written like a path and there is no such folder.
+    """
+    if table.base == "starter":
+        return str(shipped("data/starter"))
+    folder = workspace.resolve(table.base)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise InputError("this folder holds no model: config.json is missing", where=str(folder))
+        return str(folder)
+    if table.base.startswith((".", "/", "~")) or table.base.count("/") > 1:
+        raise InputError("no such folder for model.base", where=str(folder), remedy="give a folder or a Hub id")
+    return table.base
+
+
+def choose_device(launch: LaunchTable) -> torch.device:
+    """The device of launch.device.
+
+    Raises:
+        InputError: it asks for a GPU that is not there.
+    """
+    if launch.device == "cpu" or (launch.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    device = torch.device("cuda:0" if launch.device in ("auto", "cuda") else launch.device)
+    if not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"launch.device = {launch.device!r}: no such GPU", remedy="`loraworkbench doctor` lists them")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of model.dtype; "auto" is bfloat16 where the device has instructions for it."""
+    if name != "auto":
+        return getattr(torch, name)
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_avx512_bf16() else torch.float32
+
+
+def _has_avx512_bf16() -> bool:
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+
+
+def load_tokenizer(location: str, table: ModelTable) -> Any:
+    """The base's fast tokenizer.
+
+    Raises:
+        InputError: there is none (only tokenizers with character offsets are supported).
+    """
+    from transformers import AutoTokenizer
+
+    with _hub_errors(location):
+        tokenizer = AutoTokenizer.from_pretrained(
+            location, revision=table.revision, trust_remote_code=table.trust_remote_code
+        )
+    if not tokenizer.is_fast:
+        raise InputError("this model has no fast tokenizer (tokenizer.json)", where=location)
+    return tokenizer
+
+
+@contextlib.contextmanager
+def _hub_errors(location: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"cannot load the base model: {first}",
+            where=location,
+            remedy="check model.base and model.revision; offline, give a folder or a model that is in the Hub cache",
+        ) from error
+
+
+def snapshot(name: str, table: ModelTable) -> Path:
+    """The folder of a Hub model's files on this machine, downloaded where they are not."""
+    from huggingface_hub import snapshot_download
+
+    with _hub_errors(name):
+        wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+        return Path(snapshot_download(name, revision=table.revision, allow_patterns=wanted))
+
+
+def load(project: Project, workspace: Workspace) -> Loaded:
+    """The base of a project, on its device, frozen, in eval mode, its route proved.
+
+    Raises:
+        InputError: it cannot be found or loaded, or the settings do not fit it.
+        WorkFailed: it does not fit into memory.
+    """
+    from transformers import AutoModelForCausalLM
+
+    quiet()
+    if project.launch.offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    if project.launch.threads:
+        torch.set_num_threads(project.launch.threads)
+    table = project.model
+    location, device = base_location(table, workspace), choose_device(project.launch)
+    dtype = choose_dtype(table.dtype, device)
+    tokenizer = load_tokenizer(location, table)
+    attention.register()
+    varlen = table.attention in ("auto", attention.NAME)
+    try:
+        with _hub_errors(location):
+            causal = AutoModelForCausalLM.from_pretrained(
+                location,
+                revision=table.revision,
+                trust_remote_code=table.trust_remote_code,
+                dtype=dtype,
+                quantization_config=quantization_config(table, dtype),
+                device_map={"": device},
+                attn_implementation=None if varlen else table.attention,
+                use_safetensors=True,
+            )
+    except torch.OutOfMemoryError as error:
+        remedy = 'try model.quantization = "nf4", a smaller base, or free the GPU (`loraworkbench doctor`)'
+        raise WorkFailed("the base does not fit into memory", where=location, remedy=remedy) from error
+    causal.requires_grad_(False)
+    causal.eval()
+    causal.config.use_cache = False
+    keep_quantized_weights_still(causal)
+    loaded = Loaded(causal, tokenizer, location, device, dtype, table.quantization)
+    proof.prove(loaded, varlen)
+    if table.attention == attention.NAME and loaded.route != attention.NAME:
+        raise InputError('model.attention = "varlen" is not correct on this model', where=location, remedy='use "auto"')
+    return loaded
+
+
+def quantization_config(table: ModelTable, dtype: torch.dtype) -> Any:
+    """The transformers quantization config of model.quantization, or None."""
+    from transformers import BitsAndBytesConfig
+
+    if table.quantization == "none":
+        return None
+    if table.quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=table.quantization,
+        bnb_4bit_use_double_quant=table.double_quantization,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def keep_quantized_weights_still(model: nn.Module) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights in place.
+
+    On CPUs with AVX512-BF16, bitsandbytes 0.50 repacks them at the first forward in eval mode, after which gradients
+    are wrong by orders of magnitude and dequantizing returns garbage. The layers then compute in eval mode as in train
+    mode: dequantize and multiply.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    from importlib.metadata import version
+
+    return {n: version(n) for n in ("torch", "transformers", "peft", "bitsandbytes")}
+
+
+def device_name() -> str:
+    """The GPUs of this machine, or the CPU."""
+    if torch.cuda.is_available():
+        return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    return f"CPU ({os.cpu_count()} cores)"

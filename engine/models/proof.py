@@ -1,0 +1,109 @@
+"""What a loaded model has to show before it is used, on a few random tokens: its head, and the route of a flat batch.
+
+Comes from: `loading.load`, with the attention implementation that transformers chose. Goes to: the same `Loaded`, its
+head and route set. Its own forward pass is the reference: logits are to be a function of the last hidden states, and
+an example is to get the same ones whatever stands before it in a batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from engine.errors import InputError
+from engine.models import attention
+from engine.models.loaded import Loaded
+from engine.models.loss import Head
+from engine.tokens.examples import Example, collate
+
+GROSS = 0.3
+"""Relative error above which padded rows are wrong and not merely rounded (experts may be chosen by the last bit)."""
+
+
+def prove(loaded: Loaded, varlen: bool) -> None:
+    """Set the head that gives the model's own logits, and the route: "varlen" where asked and correct, else "padded".
+
+    Raises:
+        InputError: the architecture is not one that can be used here.
+    """
+    was_training = loaded.causal.training
+    loaded.causal.eval()
+    generator = np.random.default_rng(0)
+    size = min(loaded.causal.get_input_embeddings().weight.shape[0], 1000)
+    a, b, x = (generator.integers(size, size=n) for n in (5, 9, 7))
+    with torch.no_grad():
+        alone = _ordinary(loaded, x)
+        loaded.head = _head(loaded, x, alone)
+        if not (varlen and _try_varlen(loaded, a, b, x, alone)):
+            padded = _hidden(loaded, [x, b])[: len(x)]
+            if _error(padded, alone) > GROSS:
+                raise _unsupported(loaded, "padding at the right of a row changes what stands before it")
+    loaded.causal.train(was_training)
+
+
+def _ordinary(loaded: Loaded, ids: np.ndarray) -> torch.Tensor:
+    """Hidden states of a single text by the model as transformers runs it."""
+    try:
+        decoder = loaded.decoder
+    except AttributeError as error:
+        raise _unsupported(loaded, "it has no part that ends before its head") from error
+    return decoder(input_ids=torch.from_numpy(ids)[None].to(loaded.device), use_cache=False).last_hidden_state[0]
+
+
+def _hidden(loaded: Loaded, documents: list[np.ndarray]) -> torch.Tensor:
+    return loaded.hidden(collate([Example(d, np.ones(len(d), np.float32)) for d in documents]))
+
+
+def _head(loaded: Loaded, ids: np.ndarray, hidden: torch.Tensor) -> Head:
+    """The one of the known heads that is nearest to the model's logits."""
+    logits = loaded.causal(input_ids=torch.from_numpy(ids)[None].to(loaded.device), use_cache=False).logits[0]
+    heads = [Head(project, logits.shape[-1]) for project in (loaded.plain_head, loaded.scaled_head)]
+    errors = [_error(head(hidden), logits) for head in heads]
+    if min(errors) > _tolerance(loaded):
+        raise _unsupported(loaded, "its logits are not a function of its last hidden states that is known here")
+    return heads[errors.index(min(errors))]
+
+
+def _try_varlen(loaded: Loaded, a: np.ndarray, b: np.ndarray, x: np.ndarray, alone: torch.Tensor) -> bool:
+    """Switch to varlen if `x` has the same hidden states after `a`, after `b`, and alone; else all stays as it was.
+
+    Windows are larger than these texts: they only have to reach the attention layers.
+    """
+    causal = loaded.causal
+    before, route = causal.config._attn_implementation, loaded.route
+    if not causal._can_set_attn_implementation():
+        return False
+    causal.set_attn_implementation(attention.NAME)
+    loaded.route = attention.NAME
+    try:
+        with attention.watch_windows() as windows:
+            after_a, after_b = (_hidden(loaded, [first, x, first])[len(first) :][: len(x)] for first in (a, b))
+        limit = _tolerance(loaded)
+        if windows.masked == windows.attended and max(_error(after_a, alone), _error(after_b, after_a)) <= limit:
+            return True
+    except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError):
+        pass  # an architecture that does not pass segments on, or cannot do without a mask
+    causal.set_attn_implementation(before)
+    loaded.route = route
+    return False
+
+
+def _tolerance(loaded: Loaded) -> float:
+    """Relative to the largest value. int8 rounds inputs, too, and differently with what is in the batch."""
+    if loaded.quantization == "int8":
+        return 0.1
+    return 1e-3 if loaded.dtype == torch.float32 else 0.05
+
+
+def _error(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Largest difference, relative to the largest value; infinite where something is not a number."""
+    error = float((a.float() - b.float()).abs().max() / b.float().abs().max().clamp_min(1e-6))
+    return error if error == error else float("inf")
+
+
+def _unsupported(loaded: Loaded, problem: str) -> InputError:
+    return InputError(
+        f"{type(loaded.causal).__name__} is not supported: {problem}",
+        where=loaded.location,
+        remedy="choose a base of another architecture",
+    )

@@ -1,0 +1,247 @@
+"""From the [data] table to tokenised examples for training and measuring, with a ledger of every row.
+
+rows -> shapes -> prompts -> tokens, for the training source and the unseen one, cached by content: the same rows,
+tokenizer and settings are tokenised once. Nothing is dropped without a line in the ledger.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine import events
+from engine.errors import InputError
+from engine.events import Emit
+from engine.files import write_json
+from engine.rows import reader
+from engine.rows.ledger import NOTHING_TO_LEARN, Ledger, total
+from engine.rows.shapes import RowError, Shape
+from engine.store import Workspace
+from engine.tables import DataTable, Project
+from engine.tokens import prompts
+from engine.tokens.examples import Encoder, Example, cache_key, load_examples, save_examples
+
+HUB = "hub:"
+
+
+@dataclass(frozen=True)
+class Split:
+    """One side of the data: its examples, the rows they came from, and what became of every row."""
+
+    examples: list[Example]
+    items: list[tuple[reader.Row, prompts.Item]]
+    ledger: Ledger
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training rows and unseen rows.
+
+    Attributes:
+        test: None where the project has no unseen rows.
+        overlap: (train place, test place) of rows that stand on both sides.
+        digest: SHA-256 over everything that is trained on.
+    """
+
+    train: Split
+    test: Split | None
+    shape: Shape
+    template: prompts.Template
+    overlap: list[tuple[str, str]]
+    digest: str
+
+    @property
+    def splits(self) -> dict[str, list[Example]]:
+        """What can be measured: "train" and, where there are unseen rows, "test"."""
+        found = {"train": self.train.examples}
+        return found | {"test": self.test.examples} if self.test is not None else found
+
+    def to_json(self) -> dict[str, Any]:
+        """The ledger as `loraworkbench rows --json` prints it and a run stores it."""
+        both = total([self.train.ledger] + ([self.test.ledger] if self.test else []))
+        return {
+            "ledger": both.to_json(),
+            "shape": self.shape.name,
+            "columns": dict(self.shape.columns),
+            "template": self.template.kind,
+            "splits": {n: s.ledger.to_json() for n, s in (("train", self.train), ("test", self.test)) if s},
+            "overlap": [{"train": a, "test": b} for a, b in self.overlap],
+        }
+
+
+def source(data: DataTable, which: str) -> reader.Source:
+    """Where the rows of "train" or "test" come from."""
+    path = data.train if which == "train" else (data.test or "")
+    split = data.train_split if which == "train" else data.test_split
+    return reader.Source(path, subset=data.subset, split=split, revision=data.revision, streaming=data.streaming)
+
+
+def columns(data: DataTable) -> dict[str, str]:
+    """Column names that the project sets itself."""
+    named = {n: getattr(data, f"{n}_column") for n in ("prompt", "completion", "messages", "text", "system")}
+    return {n: c for n, c in named.items() if c}
+
+
+def load(project: Project, workspace: Workspace, tokenizer: Any, emit: Emit) -> Dataset:
+    """Read, split, render and tokenise a project's data.
+
+    Raises:
+        InputError: a source cannot be read, its shape is unknown, more rows than data.max_refused cannot be used, or a
+            row is too long and train.overlong is "stop".
+    """
+    data = project.data
+    emit(events.Stage(name="read rows", done=0, unit="rows"))
+    read = reader.load(
+        source(data, "train"), workspace.root, shape=data.shape, columns=columns(data), limit=data.train_limit
+    )
+    shape, train_items, train_ledger = read.shape, read.items, read.ledger
+    test_items: list[tuple[reader.Row, prompts.Item]] | None = None
+    test_ledger = Ledger()
+    if data.test is not None:
+        other = reader.load(source(data, "test"), workspace.root, shape=shape, limit=data.test_limit)
+        test_items, test_ledger = other.items, other.ledger
+    elif data.test_fraction > 0:
+        train_items, test_items, test_ledger = _split(train_items, train_ledger, data)
+    emit(
+        events.Stage(
+            name="read rows",
+            done=train_ledger.read + test_ledger.read,
+            total=train_ledger.read + test_ledger.read,
+            unit="rows",
+        )
+    )
+    template = prompts.template_for(data, tokenizer)
+    train = _tokenise("training rows", train_items, train_ledger, project, template, tokenizer, workspace, emit)
+    test = None
+    if test_items is not None:
+        test = _tokenise("unseen rows", test_items, test_ledger, project, template, tokenizer, workspace, emit)
+    overlap = reader.overlap(train_items, test_items or [])
+    if overlap:
+        text = (
+            f"{len({b for _, b in overlap})} unseen rows stand among the training rows too "
+            f"(first: {overlap[0][1]} = {overlap[0][0]}); measured on them, the adapter only shows what it remembers"
+        )
+        emit(events.Note(text=text, level="warning"))
+    digest = hashlib.sha256(b"".join(e.digest() for e in train.examples)).hexdigest()
+    made = Dataset(train, test, shape, template, overlap, digest)
+    for name, split in (("training", train), ("unseen", test)):
+        if split is not None:
+            emit(events.Note(text=f"{name} rows: {split.ledger.summary()}"))
+            _stop_if_refused(split.ledger, data)
+    return made
+
+
+def _split(
+    items: list[tuple[reader.Row, prompts.Item]], ledger: Ledger, data: DataTable
+) -> tuple[list[tuple[reader.Row, prompts.Item]], list[tuple[reader.Row, prompts.Item]], Ledger]:
+    """Keep a seeded share of the rows unseen; their place in the ledger moves along."""
+    unseen = max(1, round(len(items) * data.test_fraction)) if len(items) > 1 else 0
+    unseen = min(unseen, data.test_limit or unseen, max(0, len(items) - 1))
+    chosen = set(np.random.default_rng(data.seed).permutation(len(items))[:unseen].tolist())
+    train = [item for i, item in enumerate(items) if i not in chosen]
+    test = [item for i, item in enumerate(items) if i in chosen]
+    moved = ledger.move([row.where for row, _ in test])
+    return train, test, moved
+
+
+def _stop_if_refused(ledger: Ledger, data: DataTable) -> None:
+    if ledger.read and ledger.refused > data.max_refused * ledger.read:
+        first = ledger.refusals[0]
+        raise InputError(
+            f"{ledger.refused} of {ledger.read} rows cannot be used, more than data.max_refused = {data.max_refused:g}; "
+            f"the first: {first.reason}",
+            where=first.where,
+            remedy="`loraworkbench rows PROJECT` lists them all; mend them, or raise data.max_refused",
+        )
+
+
+def _tokenise(
+    name: str,
+    items: list[tuple[reader.Row, prompts.Item]],
+    ledger: Ledger,
+    project: Project,
+    template: prompts.Template,
+    tokenizer: Any,
+    workspace: Workspace,
+    emit: Emit,
+) -> Split:
+    """Examples of all items, from the cache where they were made before; cut and refused rows go into the ledger."""
+    max_length, overlong = project.train.max_length, project.train.overlong
+    rendered_from = (repr(item) + row.where for row, item in items)
+    settings = json.dumps([max_length, overlong, template.fingerprint()])
+    key = cache_key([settings, tokenizer.backend_tokenizer.to_str(), *rendered_from])
+    path = workspace.root / ".cache" / "tokens" / f"{key[:32]}.npz"
+    if (stored := load_examples(path)) is not None:
+        examples, extra = stored
+        for where, reason in extra["dropped"]:
+            ledger.drop(where, reason)
+        for example in examples:
+            if example.cut:
+                ledger.recut(example.where)
+        kept = {e.where for e in examples}
+        return Split(examples, [(r, i) for r, i in items if r.where in kept], ledger)
+    encoder = Encoder(tokenizer)
+    examples, kept_items, dropped = [], [], []
+    for number, (row, item) in enumerate(items):
+        if number % 500 == 0 and number:
+            emit(events.Stage(name=f"tokenise {name}", done=number, total=len(items), unit="rows"))
+        try:
+            example = encode(encoder, template, row.where, item, max_length, overlong)
+        except RowError as error:
+            dropped.append((row.where, str(error)))
+            ledger.drop(row.where, str(error))
+            continue
+        if example.cut:
+            ledger.recut(row.where)
+        examples.append(example)
+        kept_items.append((row, item))
+    emit(events.Stage(name=f"tokenise {name}", done=len(items), total=len(items), unit="rows"))
+    save_examples(path, examples, {"dropped": dropped})
+    return Split(examples, kept_items, ledger)
+
+
+def encode(
+    encoder: Encoder, template: prompts.Template, where: str, item: prompts.Item, max_length: int, overlong: str
+) -> Example:
+    """One row as an example.
+
+    Raises:
+        RowError: the row cannot be used (the reason is for the ledger).
+        InputError: it is too long and `overlong` is "stop".
+    """
+    segments = template.render(item)
+    ids, weights = encoder.encode(segments)
+    cut = len(ids) > max_length
+    if cut and overlong == "refuse":
+        raise RowError(f"{len(ids)} tokens, more than train.max_length = {max_length}")
+    if cut and overlong == "stop":
+        raise InputError(
+            f"{len(ids)} tokens, more than train.max_length = {max_length}",
+            where=where,
+            remedy='raise train.max_length, or set train.overlong to "cut" or "refuse"',
+        )
+    example = Example(
+        np.array(ids[:max_length], np.int32), np.array(weights[:max_length], np.float32), where, _reference(item), cut
+    )
+    if not example.supervised:
+        raise RowError(NOTHING_TO_LEARN if not cut else f"{NOTHING_TO_LEARN} within train.max_length")
+    return example
+
+
+def _reference(item: prompts.Item) -> str:
+    """The text that an answer to this row's prompt is compared with."""
+    if isinstance(item, prompts.Pair):
+        return item.completion
+    if isinstance(item, prompts.Conversation):
+        return next((m.text for m in reversed(item.messages) if m.role == "assistant"), "")
+    return ""
+
+
+def store_ledger(path: Path, dataset: Dataset) -> None:
+    """Write the ledger of a run."""
+    write_json(path, dataset.to_json())
