@@ -1,0 +1,1 @@
+"""Plain objects folded from events and files. No Textual, no threads."""

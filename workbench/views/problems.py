@@ -1,0 +1,46 @@
+"""The Problems list of the panel: mistakes in project files; Enter goes to the place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+from textual.widgets import OptionList
+from textual.widgets.option_list import Option
+
+from engine.text import one_line
+from workbench.models.problems import Problem, Problems
+
+if TYPE_CHECKING:
+    from workbench.app import WorkbenchApp
+
+
+class ProblemsView(OptionList):
+    """One line a problem."""
+
+    DEFAULT_CSS = "ProblemsView { height: 1fr; border: none; background: $surface; padding: 0 1; }"
+    if TYPE_CHECKING:
+
+        @property
+        def app(self) -> WorkbenchApp: ...
+
+    def on_mount(self) -> None:
+        self.shown: list[Problem] = []
+        self.app.problems_changed.subscribe(self, self.show)
+        self.show(self.app.problems)
+
+    def show(self, problems: Problems) -> None:
+        self.shown = list(problems)
+        self.clear_options()
+        for p in self.shown:
+            place = f"{p.uri.partition(':')[2]}:{p.line}:{p.column}"
+            self.add_option(Option(Content(f"✗ {one_line(place)}  {one_line(p.text)}")))
+        if not self.shown:
+            self.add_option(Option(Content("No problems."), disabled=True))
+        self.app.workbench.panel.retitle("problems", f"PROBLEMS {len(self.shown)}" if self.shown else "PROBLEMS")
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        event.stop()
+        if event.option_index < len(self.shown):
+            problem = self.shown[event.option_index]
+            self.app.open(problem.uri, place=(problem.line, problem.column))
