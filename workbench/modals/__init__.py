@@ -1,0 +1,1 @@
+"""Dialogs over the workbench. Each returns what was chosen; Escape returns nothing."""
