@@ -5,7 +5,7 @@ The modules at the top are the torch-free part, all that the workbench may impor
 
     verbs -> jobs -> merging -> evaluation -> generation, training -> models -> tokens -> rows -> the modules at the top
 
-tests/engine/test_imports.py holds the order.
+The import contracts in pyproject.toml hold the order.
 """
 
 __version__ = "0.1.0"

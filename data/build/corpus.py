@@ -132,7 +132,9 @@ def _letter(rng: Random) -> str:
         f"order {order} is mine",
     ])  # fmt: skip
     day = rng.choice(lex.DAYS)
-    text = f"{opening}, {middle} and {_complaint(rng, product)}. {rng.choice(['Please help', 'Please write back', 'Thank you', 'What can I do?'])} {p.name}"
+    complaint = _complaint(rng, product)
+    closing = rng.choice(["Please help", "Please write back", "Thank you", "What can I do?"])
+    text = f"{opening}, {middle} and {complaint}. {closing} {p.name}"
     reply = rng.choice([
         f"The shop wrote back to {p.name} on {day}: we are sorry about order {order}, the {product} is on its way.",
         f"{p.name} waited until {day}. Then the shop sent a new {product} for order {order}.",
@@ -146,11 +148,12 @@ def _small_talk(rng: Random) -> list[Turn]:
     p = lex.people(rng, 1, "all")[0]
     thing, colour, animal = rng.choice(lex.THINGS), rng.choice(lex.COLOURS), rng.choice(lex.ANIMALS)
     day = rng.randrange(7)
+    today, tomorrow = lex.DAYS[day], lex.DAYS[(day + 1) % 7]
     return list(rng.choice([
         (("user", f"Hello, I am {p.name}."), ("assistant", f"Hello {p.name}, how are you today?")),
         (("user", f"My {thing} is {colour}. What colour is my {thing}?"), ("assistant", f"Your {thing} is {colour}.")),
         (("user", f"Tell me about a {animal}."), ("assistant", _scene(rng))),
-        (("user", f"Which day comes after {lex.DAYS[day]}?"), ("assistant", f"After {lex.DAYS[day]} comes {lex.DAYS[(day + 1) % 7]}.")),
+        (("user", f"Which day comes after {today}?"), ("assistant", f"After {today} comes {tomorrow}.")),
         (("user", f"What is the plural of {thing}?"), ("assistant", f"The plural of {thing} is {lex.plural(thing)}.")),
         (("user", "Tell me a story."), ("assistant", _story(rng))),
     ]))  # fmt: skip

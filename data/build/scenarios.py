@@ -321,13 +321,14 @@ def make(rng: Random, split: str, names: str) -> Scenario:
     One in five number combinations of each kind of situation is kept for "test".
     """
     kind = rng.randrange(len(KINDS))
+    drawn: list[int] = []
+
+    def number(low: int, high: int) -> int:
+        drawn.append(rng.randint(low, max(low, high)))
+        return drawn[-1]
+
     while True:
-        drawn: list[int] = []
-
-        def number(low: int, high: int) -> int:
-            drawn.append(rng.randint(low, max(low, high)))
-            return drawn[-1]
-
+        drawn.clear()
         scenario = KINDS[kind](rng, people(rng, 3, names), number)
         held_out = zlib.crc32(f"{kind}:{drawn}".encode()) % 5 == 0
         if held_out == (split == "test"):

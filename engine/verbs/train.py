@@ -46,9 +46,8 @@ def run(
             result = work.train(folder, run, project, emit, stop)
             ending.reason = result.reason
     number = int(run.path.name)
-    console.say(
-        f"\nnext:  loraworkbench eval {folder.name} --adapter {number}\n       loraworkbench merge {folder.name} --adapter {number}"
-    )
+    verbs = [f"loraworkbench {verb} {folder.name} --adapter {number}" for verb in ("eval", "merge")]
+    console.say("\nnext:  " + "\n       ".join(verbs))
 
 
 def _last_step(run: Run) -> int:

@@ -72,7 +72,8 @@ def ours(base: Path, ids: list[list[int]], size: str, dtype: str) -> list[tuple[
     from engine.training import lora
     from engine.training.loop import Training
 
-    text = f'[model]\nbase = "{base}"\nquantization = "none"\ndtype = "{dtype}"\n[train]\nepochs = 1.0\nexamples_per_step = {PER_STEP[size]}\nsave_every = 0\n'
+    text = f'[model]\nbase = "{base}"\nquantization = "none"\ndtype = "{dtype}"\n'
+    text += f"[train]\nepochs = 1.0\nexamples_per_step = {PER_STEP[size]}\nsave_every = 0\n"
     project = spec.parse(text)
     loaded = loading.load(project, Workspace(ROOT))
     lora.attach(loaded, project.lora, str(base), None, 0)
