@@ -5,7 +5,8 @@ them. What the commands do is in `commands`, how the screen is laid out in `scre
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from textual.app import App
 from textual.binding import Binding
 from textual.reactive import reactive
 from textual.signal import Signal
+from textual.widget import Widget
+from textual.widgets import Input, TextArea
 
 from workbench import actions, keymap, themes
 from workbench.actions import Action
 from workbench.commands import command_objects
+from workbench.jobs.gauges import Gauges
 from workbench.jobs.messages import MachineChanged, Notice, RunChanged, WorkspaceChanged
 from workbench.jobs.watch import WorkspaceWatch
 from workbench.models.problems import Problems
@@ -24,6 +28,11 @@ from workbench.models.workspace import Snapshot
 from workbench.regions.status_bar import StatusBar
 from workbench.screen import WorkbenchScreen
 from workbench.settings import Settings, State
+
+
+def takes_text(widget: Widget | None) -> bool:
+    """Whether printable keys are text for this widget."""
+    return isinstance(widget, Input) or (isinstance(widget, TextArea) and not widget.read_only)
 
 
 class WorkbenchApp(App[int]):
@@ -39,6 +48,14 @@ class WorkbenchApp(App[int]):
     """
 
     CSS_PATH = "workbench.tcss"
+    DEFAULT_CSS = """
+    ModalScreen { align: center top; background: $background 60%; }
+    .dialog { width: 76; max-width: 95%; height: auto; max-height: 90%; margin-top: 2; padding: 1 2; background: $surface;
+              border: round $primary; }
+    .dialog .buttons { height: auto; margin-top: 1; }
+    .dialog .buttons Button { margin-right: 2; }
+    .dialog .wrong { color: $text-error; height: auto; }
+    """
     TITLE = "LoRA Workbench"
     ENABLE_COMMAND_PALETTE = False
     PAUSE_GC_ON_SCROLL = True
@@ -59,6 +76,7 @@ class WorkbenchApp(App[int]):
         self.machine_changed: Signal[Any] = Signal(self, "machine")
         self.problems_changed: Signal[Problems] = Signal(self, "problems")
         self.watch_workspace = WorkspaceWatch(root, self.post_message)
+        self.gauges = Gauges(self.post_message)
         self.commands = command_objects(self)
         self._restored = False
 
@@ -83,6 +101,7 @@ class WorkbenchApp(App[int]):
     async def _begin(self) -> None:
         """What can wait until the first paint."""
         self.watch_workspace.start()
+        self.gauges.start()
         self.workbench.restore(self.state.get("layout", {}))
         await self.workbench.editors.restore(self.state.get("tabs", []))
         self._restored = True
@@ -104,6 +123,7 @@ class WorkbenchApp(App[int]):
 
     def on_unmount(self) -> None:
         self.watch_workspace.stop()
+        self.gauges.stop()
 
     # --- actions
 
@@ -133,16 +153,29 @@ class WorkbenchApp(App[int]):
         if handler is None:
             self.notify(f"{action.name}: not here", severity="warning", timeout=2, markup=False)
             return
-        self.run_worker(self._perform(handler), exit_on_error=False, group="actions")
-
-    async def _perform(self, handler: Callable[[], Any]) -> None:
-        """Run a handler; what it raises is shown, and ends nothing."""
         try:
             result = handler()
-            if hasattr(result, "__await__"):
-                await result
         except Exception as error:
             self.show_error(error)
+            return
+        if inspect.isawaitable(result):  # in a worker, where it may wait for dialogs
+            self.run_worker(self._perform(result), exit_on_error=False, group="actions")
+
+    async def _perform(self, work: Awaitable[Any]) -> None:
+        """Await a handler's work; what it raises is shown, and ends nothing."""
+        try:
+            await work
+        except Exception as error:
+            self.show_error(error)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Let a key pass on to what is focused: a space into a text field, and what means nothing in a dialog."""
+        if action == "do" and parameters:
+            if parameters[0] == "app.menu":
+                return isinstance(self.screen, WorkbenchScreen) and not takes_text(self.focused)
+            if not isinstance(self.screen, WorkbenchScreen):
+                return self.handler(actions.registry()[str(parameters[0])]) is not None
+        return super().check_action(action, parameters)
 
     def action_do(self, id: str) -> None:
         self.do(id)
@@ -167,8 +200,7 @@ class WorkbenchApp(App[int]):
         self.snapshot = message.snapshot
         if not self.project or self.project not in self.snapshot.projects:
             remembered = self.state.get("project", "")
-            names = list(self.snapshot.projects)
-            self.project = remembered if remembered in names else next(iter(names), "")
+            self.project = remembered if remembered in self.snapshot.projects else self.snapshot.first_project()
         self.workbench.query_one(StatusBar).running = self.snapshot.running_summary()
         self.workspace_changed.publish(self.snapshot)
 

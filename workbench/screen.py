@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
@@ -32,9 +32,9 @@ SIZES = {"sidebar": (16, 80), "panel": (4, 40), "inspector": (24, 90)}
 class WorkbenchScreen(Screen):
     """Regions by name: sidebar, editor, panel, inspector."""
 
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal"), (160, "-wide")]
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]
-    AUTO_FOCUS = None
+    HORIZONTAL_BREAKPOINTS: ClassVar = [(0, "-narrow"), (100, "-normal"), (160, "-wide")]
+    VERTICAL_BREAKPOINTS: ClassVar = [(0, "-short"), (32, "-tall")]
+    AUTO_FOCUS = ""
 
     if TYPE_CHECKING:
 

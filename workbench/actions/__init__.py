@@ -82,11 +82,17 @@ def bindings(scope: str) -> list:
 
     return [
         Binding(
-            a.keys, f"app.do({a.id!r})", a.title, id=a.id, show=a.hint, priority=scope == GLOBAL and not _plain(a.keys)
+            a.keys, f"app.do({a.id!r})", a.title, id=a.id, show=a.hint, priority=scope == GLOBAL and _always(a.keys)
         )
         for a in of_scope(scope)
         if a.keys
     ]
+
+
+def _always(keys: str) -> bool:
+    """Whether keys come before those of the focused widget: none is a character that it may take (but `space`, which
+    lists would take to choose what Enter chooses, too; the app lets it through to text fields)."""
+    return keys == "space" or not _plain(keys)
 
 
 def _plain(keys: str) -> bool:

@@ -31,7 +31,8 @@ class Commands:
 
 def command_objects(app: WorkbenchApp) -> list[Any]:
     from workbench.commands.layout import LayoutCommands
+    from workbench.commands.machine import MachineCommands
     from workbench.commands.opening import OpeningCommands
     from workbench.commands.system import SystemCommands
 
-    return [c(app) for c in (LayoutCommands, OpeningCommands, SystemCommands)]
+    return [c(app) for c in (LayoutCommands, MachineCommands, OpeningCommands, SystemCommands)]

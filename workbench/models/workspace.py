@@ -67,6 +67,12 @@ class Snapshot:
         """Of all projects, the newest first."""
         return sorted((r for p in self.projects.values() for r in p.runs), key=lambda r: -(r.started or 0.0))
 
+    def first_project(self) -> str:
+        """The project of the newest run; `starter` where there is no run; else the first; "" where there is none."""
+        if self.runs:
+            return self.runs[0].project
+        return "starter" if "starter" in self.projects else next(iter(self.projects), "")
+
     def run(self, label: str) -> RunInfo | None:
         return next((r for p in self.projects.values() for r in p.runs if r.label == label), None)
 
