@@ -7,6 +7,8 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
+from workbench.widgets.machine_section import MachineSection
+
 
 class Inspector(VerticalScroll):
     """Sections, one below the other; the first is the editor's."""
@@ -21,6 +23,7 @@ class Inspector(VerticalScroll):
     def compose(self) -> ComposeResult:
         yield Static("4 INSPECTOR", classes="title", markup=False)
         yield Static(id="inspected", markup=False)
+        yield MachineSection()
 
     def inspect(self, content: Content | None) -> None:
         self.query_one("#inspected", Static).update(content or Content(""))
