@@ -231,6 +231,6 @@ class WorkbenchApp(App[int]):
             where, remedy = getattr(error, "where", None), getattr(error, "remedy", None)
             text = "\n".join(p for p in (where, problem, remedy) if p)
         else:
-            text = f"{type(error).__name__}: {error}"
+            text = str(error) if type(error) is LookupError else f"{type(error).__name__}: {error}"
             self.log.error(text)
         self.notify(text, severity="error", timeout=10, markup=False)

@@ -78,7 +78,7 @@ def start(workspace: Path, tmp_path: Path) -> Start:
     @asynccontextmanager
     async def run(size: tuple[int, int] = (120, 40), settings: Settings | None = None) -> AsyncIterator[Pilot]:
         app = WorkbenchApp(workspace, settings, state_folder=tmp_path / "state")
-        async with app.run_test(size=size) as pilot:
+        async with app.run_test(size=size, notifications=True) as pilot:
             await until(pilot, lambda: bool(app.snapshot.projects) and bool(app.workbench.editors.all))
             yield pilot
 

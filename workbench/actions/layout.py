@@ -14,7 +14,7 @@ ACTIONS = [
     Action("view.learn", "Show Learn", "View", menu="vl"),
     Action("view.problems", "Show problems", "View", menu="vp"),
     Action("view.output", "Show output", "View", menu="vo"),
-    Action("focus.next", "Focus the next region", "View", keys="f6", about="Side bar, editor, panel, inspector in turn."),
+    Action("focus.next", "Focus the next region", "View", keys="f6", menu="6", about="Side bar, editor, panel, inspector in turn."),
     Action("focus.sidebar", "Focus the side bar", "View", keys="1", menu="1"),
     Action("focus.editor", "Focus the editor", "View", keys="2", menu="2"),
     Action("focus.panel", "Focus the panel", "View", keys="3", menu="3"),
