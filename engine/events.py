@@ -141,6 +141,10 @@ _MEASURED = {
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
+_BLOCK_BYTES = 1 << 18
+"""What is decoded at once: a few milliseconds."""
+
+
 class _Numbered(msgspec.Struct):
     seq: int
 
@@ -232,15 +236,29 @@ def _last_seq(data: bytes) -> int:
 
 def iter_events(data: bytes) -> Iterator[AnyEvent]:
     """The events of complete lines in `data`; a torn last line and unknown kinds are passed over."""
-    for line in data.split(b"\n")[:-1]:
-        if line and (event := decode(line)) is not None:
-            yield event
+    begin, last = 0, data.rfind(b"\n") + 1
+    while begin < last:
+        end = data.find(b"\n", min(begin + _BLOCK_BYTES, last - 1)) + 1
+        yield from _decode_block(data[begin:end])
+        begin = end
 
 
-def read(path: Path, offset: int = 0) -> tuple[list[AnyEvent], int]:
+def _decode_block(lines: bytes) -> list[AnyEvent]:
+    """All lines at once, which is several times faster; one by one where one of them is no event that we know."""
+    with contextlib.suppress(*_NOT_JSON):
+        found = _decoder.decode_lines(lines)
+        if len(found) == lines.count(b"\n"):  # no line had two: that would be one torn by a kill
+            return found
+    return [event for line in lines.split(b"\n") if line and (event := decode(line)) is not None]
+
+
+def read(path: Path, offset: int = 0, limit: int | None = None) -> tuple[list[AnyEvent], int]:
     """The events after byte `offset`, and the offset to go on from (always the start of a line).
 
     A log that has no line ending at `offset` was replaced and is read from its start.
+
+    Args:
+        limit: read about this many bytes (a line more where none ends within them); None: to the end.
     """
     try:
         with path.open("rb") as file:
@@ -248,7 +266,9 @@ def read(path: Path, offset: int = 0) -> tuple[list[AnyEvent], int]:
                 file.seek(offset - 1)
                 offset = offset if file.read(1) == b"\n" else 0
             file.seek(offset)
-            data = file.read()
+            data = file.read(-1 if limit is None else limit)
+            while limit is not None and data and b"\n" not in data[-limit:] and (more := file.read(limit)):
+                data += more
     except FileNotFoundError:
         return [], 0
     whole = data.rfind(b"\n") + 1

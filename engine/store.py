@@ -25,6 +25,7 @@ from typing import Literal
 from engine import events, spec
 from engine.errors import InputError, WorkFailed
 from engine.files import disk_errors
+from engine.log_ends import LogEnds
 
 State = Literal["empty", "running", "done", "stopped", "failed", "killed"]
 WORKSPACE_VARIABLE = "LORAWORKBENCH_WORKSPACE"
@@ -86,13 +87,16 @@ class Run:
         return self.path / "adapter"
 
     def state(self) -> RunState:
-        """Fold the event log."""
-        seen, _ = events.read(self.events)
-        begun = next((e for e in reversed(seen) if isinstance(e, events.Started)), None)
-        if begun is None:
+        """What the event log says, without reading more of it than that takes (see `LogEnds`)."""
+        try:
+            with LogEnds(self.events) as log:
+                begun = log.last(events.Started)
+                last = log.last(events.Event)
+                if begun is None or last is None:
+                    return RunState("empty")
+                first, step = log.first(), log.last(events.Step)
+        except FileNotFoundError:
             return RunState("empty")
-        last = seen[-1]
-        step = next((e for e in reversed(seen) if isinstance(e, events.Step)), None)
         state: State
         problem = None
         if isinstance(last, events.Finished):
@@ -107,7 +111,7 @@ class Run:
             step.step if step else None,
             step.steps if step else None,
             step.loss if step else None,
-            seen[0].t,
+            first.t if first else None,
             last.t,
             problem,
         )

@@ -247,6 +247,26 @@ def test_a_log_that_was_replaced_is_read_from_its_start(tmp_path: Path) -> None:
     assert events.read(path, offset) == ([], 0)
 
 
+@settings(max_examples=60)
+@given(said=st.lists(st.sampled_from([0, 1, 2, 3]), max_size=30), limit=st.integers(1, 700))
+def test_reading_by_pieces_is_reading(tmp_path_factory: pytest.TempPathFactory, said: list[int], limit: int) -> None:
+    """Also where kinds that we do not know, null and lines that a kill tore stand between."""
+    path = tmp_path_factory.getbasetemp() / "pieces.jsonl"
+    lines = [events.encode(step(1)), events.encode(events.Note(text="é" * 40)), b'{"kind":"later","v":1}\n',
+             b'{"kind":"note","v":1,"text":"a"}{"kind":"note","v":1,"text":"b"}\n']  # fmt: skip
+    data = b"".join(lines[i] for i in said) + b'{"kind":"note"'
+    path.write_bytes(data)
+    whole, end = events.read(path)
+    assert len(whole) == sum(i < 2 for i in said)
+    seen: list[events.AnyEvent] = []
+    offset = 0
+    while offset < end:
+        new, after = events.read(path, offset, limit)
+        assert after > offset
+        seen, offset = seen + new, after
+    assert (seen, events.read(path, offset, limit)) == (whole, ([], end))
+
+
 def collect(path: Path, **arguments: Any) -> tuple[threading.Thread, list[events.AnyEvent]]:
     """Follow in a thread, which ends when `follow` does."""
     seen: list[events.AnyEvent] = []
