@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from engine import events
 from engine.events import AnyEvent, Event
@@ -43,9 +43,8 @@ class LogEnds:
         """The newest event of a kind; `Event` itself: the newest event."""
         lines = self._lines_backward() if kind is Event else self._lines_naming(kind)
         for line in lines:
-            event: Event | None = events.decode(line)
-            if isinstance(event, kind):
-                return event
+            if isinstance(event := events.decode(line), kind):
+                return cast(E, event)
         return None
 
     def first(self) -> AnyEvent | None:
