@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward, use_gqa_in_sdpa
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 NAME = "varlen"
@@ -119,22 +119,17 @@ def varlen_attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
     if (windows := _windows.get()) is not None and sliding_window is not None:
         windows.attended.add(sliding_window)
-    repeat = query.shape[1] // key.shape[1]
-    key, value = repeat_kv(key, repeat), repeat_kv(value, repeat)
     pieces: list[torch.Tensor] = []
     order: list[tuple[int, int]] = []
     for group in groups(segments):
         longest = group[0][1]
         q, k, v = (_stack(x, group, longest) for x in (query, key, value))
         window = sliding_window if sliding_window is not None and sliding_window < longest else None
-        if softcap is None and window is None:
-            out = scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scaling)
+        mask = None if softcap is None and window is None else _causal(longest, window, q)
+        if softcap is None:
+            out = _shared(q, k, v, mask, dropout, scaling)
         else:
-            mask = _causal(longest, window, q)
-            if softcap is None:
-                out = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling)
-            else:
-                out = _softcapped(q, k, v, mask, dropout, scaling, softcap)
+            out = _softcapped(q, k, v, mask, dropout, scaling, softcap)
         pieces += [out[i, :, :length] for i, (_, length) in enumerate(group)]
         order += group
     places = sorted(range(len(order)), key=lambda i: order[i][0])
@@ -147,6 +142,27 @@ def _stack(x: torch.Tensor, group: tuple[tuple[int, int], ...], longest: int) ->
     if len(parts) == 1:
         return parts[0].unsqueeze(0)
     return torch.stack([torch.nn.functional.pad(p, (0, 0, 0, longest - p.shape[1])) for p in parts])
+
+
+def _shared(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    dropout: float,
+    scaling: float | None,
+) -> torch.Tensor:
+    """sdpa, causal where there is no `mask`; the kernel shares key-value heads where it can, as transformers has it do.
+
+    It adds up the gradients of a shared head in an order of its own: repeated heads would give other last bits.
+    """
+    shared = query.shape[1] != key.shape[1] and use_gqa_in_sdpa(mask, key, value)
+    if not shared:
+        repeat = query.shape[1] // key.shape[1]
+        key, value = repeat_kv(key, repeat), repeat_kv(value, repeat)
+    return scaled_dot_product_attention(
+        query, key, value, mask, dropout, is_causal=mask is None, scale=scaling, enable_gqa=shared
+    )
 
 
 def _causal(length: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
@@ -166,6 +182,8 @@ def _softcapped(
     softcap: float,
 ) -> torch.Tensor:
     """Attention with capped scores, which sdpa does not offer; `mask` is boolean or additive."""
+    repeat = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, repeat), repeat_kv(value, repeat)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = softcap * torch.tanh((query @ key.transpose(-1, -2)).float() * scale / softcap)
     if mask is not None:
@@ -185,8 +203,6 @@ def _capped(
     softcap: float,
 ) -> torch.Tensor:
     """An ordinary (generation) call with capped scores: (batch, T, heads, head width)."""
-    repeat = query.shape[1] // key.shape[1]
-    key, value = repeat_kv(key, repeat), repeat_kv(value, repeat)
     if mask is None and query.shape[2] > 1:
         mask = _causal(key.shape[2], None, query)[-query.shape[2] :]
     return _softcapped(query, key, value, mask, dropout, scaling, softcap).transpose(1, 2)

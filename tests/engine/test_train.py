@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,38 @@ from engine import events
 from engine.control import StopRequest
 from engine.errors import WorkFailed
 from engine.models.loaded import Loaded
-from engine.tokens.examples import Example
+from engine.tokens.examples import Example, split_by_tokens
 from engine.training import lora
 from tests.engine.training import examples_of, gradient_of, project_of, relative, shake, training_of, weights_of
 
 
-@pytest.mark.parametrize("steps", [10, pytest.param(100, marks=pytest.mark.slow)])
-def test_the_loop_equals_the_hf_trainer(load: Callable[..., Loaded], tmp_path: Path, steps: int) -> None:
-    """Accumulation, clipping and linear decay: every loss and every weight (finding 3)."""
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+SLOW = pytest.mark.slow
+PARITY = [
+    ("llama", 10),
+    *(pytest.param(f, n, marks=SLOW) for f, n in (("llama", 100), ("qwen3", 25), ("gpt_neox", 25))),
+]
+
+
+@pytest.mark.parametrize(("family", "steps"), PARITY)
+@pytest.mark.usefixtures("one_thread")
+def test_the_loop_equals_the_hf_trainer(load: Callable[..., Loaded], tmp_path: Path, family: str, steps: int) -> None:
+    """Accumulation, clipping and linear decay: every loss and every weight (finding 3).
+
+    Where this was measured the weights are the same bits after 100 steps. Three things decide over the last bits. The
+    order in which a step's gradients are added up: the Trainer is given the micro-batches as the loop takes them,
+    longest first. Key-value heads: the kernel shares them, as transformers has it do (`attention._shared`). And the
+    head's product, which here has a row for each supervised position only: with several threads its backward pass is
+    divided among them otherwise than a product of all positions (6e-7 after 100 steps), hence one thread. Losses differ
+    in how they are added up for the report.
+    """
     per_step, rate = 4, 2e-3
     project = project_of(
         steps=steps, examples_per_step=per_step, micro_batch_tokens=1, schedule="linear", warmup=0.0, learning_rate=rate,
@@ -31,19 +55,26 @@ def test_the_loop_equals_the_hf_trainer(load: Callable[..., Loaded], tmp_path: P
     )  # fmt: skip
     examples = examples_of(40)
     said: list[Any] = []
-    training = training_of(load(), project, examples, tmp_path, said.append)
-    chosen = [examples[i] for step in range(steps) for i in training.order.at(step).examples]
+    training = training_of(load(family), project, examples, tmp_path, said.append)
+    chosen = [
+        e for step in range(steps) for e in in_micro_batches([examples[i] for i in training.order.at(step).examples])
+    ]
     training.run()
     ours = [e.loss for e in said if isinstance(e, events.Step)]
 
-    reference = load()
+    reference = load(family, attention="sdpa")
     lora.attach(reference, project.lora, "base", None, project.train.seed)
     theirs = hf_trainer(reference.peft, chosen, per_step, rate, tmp_path)
     assert ours == pytest.approx(theirs, rel=1e-6)
     mine, others = weights_of(training), dict(reference.parameters())
     assert set(mine) == set(others)
-    assert max(relative(value, others[name].detach()) for name, value in mine.items()) < 1e-5
+    assert max(relative(value, others[name].detach()) for name, value in mine.items()) < 1e-6
     assert max(e.gradient_norm for e in said if isinstance(e, events.Step)) > 0.5  # clipping had something to do
+
+
+def in_micro_batches(examples: list[Example]) -> list[Example]:
+    """The examples of a step in the order in which the loop takes them, one a micro-batch."""
+    return [examples[i] for part in split_by_tokens([len(e) for e in examples], 1) for i in part]
 
 
 def hf_trainer(model: Any, examples: list[Example], per_step: int, rate: float, folder: Path) -> list[float]:
