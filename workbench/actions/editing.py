@@ -17,4 +17,5 @@ ACTIONS = [
     Action("edit.next-problem", "Next problem", "Edit", keys="shift+f8", menu="tn", scope="project"),
     Action("edit.previous-problem", "Previous problem", "Edit", keys="ctrl+f8", menu="tp", scope="project"),
     Action("edit.compare", "Compare with the file on disk", "Edit", menu="td", scope="project"),
+    Action("edit.wrap", "Wrap long lines, or not", "Edit", menu="tw", scope="project"),
 ]  # fmt: skip

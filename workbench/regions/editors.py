@@ -228,7 +228,7 @@ class EditorArea(Horizontal):
         if editor is None:
             return
         if event.close:
-            await self.close(editor)
+            self.run_worker(self.close(editor), exit_on_error=False)  # it may ask
         else:
             await self.open(event.key)
 
