@@ -6,11 +6,7 @@ on a route which is correct for its architecture.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,39 +16,9 @@ from torch import nn
 from engine.errors import InputError, WorkFailed
 from engine.models import attention, proof
 from engine.models.loaded import Loaded
-from engine.store import Workspace, shipped
+from engine.models.tokenizer import base_location, hub_errors, load_tokenizer, quiet
+from engine.store import Workspace
 from engine.tables import LaunchTable, ModelTable, Project
-
-
-def quiet() -> None:
-    """Keep the libraries' notices off the screen: what matters is said in our own words."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from transformers.utils import logging as hf_logging
-
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"(peft|bitsandbytes|transformers)\b.*")
-
-
-def base_location(table: ModelTable, workspace: Workspace) -> str:
-    """Where the base is: a folder's path, or a Hub id.
-
-    Raises:
-        InputError: it is written like a path and there is no such folder.
-    """
-    if table.base == "starter":
-        return str(shipped("data/starter"))
-    folder = workspace.resolve(table.base)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise InputError("this folder holds no model: config.json is missing", where=str(folder))
-        return str(folder)
-    if table.base.startswith((".", "/", "~")) or table.base.count("/") > 1:
-        raise InputError("no such folder for model.base", where=str(folder), remedy="give a folder or a Hub id")
-    return table.base
 
 
 def choose_device(launch: LaunchTable) -> torch.device:
@@ -82,41 +48,11 @@ def _has_avx512_bf16() -> bool:
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
-def load_tokenizer(location: str, table: ModelTable) -> Any:
-    """The base's fast tokenizer.
-
-    Raises:
-        InputError: there is none (only tokenizers with character offsets are supported).
-    """
-    from transformers import AutoTokenizer
-
-    with _hub_errors(location):
-        tokenizer = AutoTokenizer.from_pretrained(
-            location, revision=table.revision, trust_remote_code=table.trust_remote_code
-        )
-    if not tokenizer.is_fast:
-        raise InputError("this model has no fast tokenizer (tokenizer.json)", where=location)
-    return tokenizer
-
-
-@contextlib.contextmanager
-def _hub_errors(location: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        first = str(error).strip().split("\n")[0]
-        raise InputError(
-            f"cannot load the base model: {first}",
-            where=location,
-            remedy="check model.base and model.revision; offline, give a folder or a model that is in the Hub cache",
-        ) from error
-
-
 def snapshot(name: str, table: ModelTable) -> Path:
     """The folder of a Hub model's files on this machine, downloaded where they are not."""
     from huggingface_hub import snapshot_download
 
-    with _hub_errors(name):
+    with hub_errors(name):
         wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
         return Path(snapshot_download(name, revision=table.revision, allow_patterns=wanted))
 
@@ -142,7 +78,7 @@ def load(project: Project, workspace: Workspace) -> Loaded:
     attention.register()
     varlen = table.attention in ("auto", attention.NAME)
     try:
-        with _hub_errors(location):
+        with hub_errors(location):
             causal = AutoModelForCausalLM.from_pretrained(
                 location,
                 revision=table.revision,

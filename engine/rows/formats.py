@@ -13,7 +13,7 @@ import csv
 import gzip
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -36,6 +36,14 @@ class Row:
     fields: dict[str, Any]
     where: str
     index: int
+
+
+@dataclass(slots=True)
+class CsvHead:
+    """How a CSV file is read: its delimiter and its header, each None until it is known."""
+
+    delimiter: str | None = None
+    columns: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +100,21 @@ def open_file(path: Path, name: str) -> Iterator[BinaryIO]:
         raise InputError(f"cannot be read: {error.strerror or error}", where=name) from error
 
 
-def lines(path: Path, name: str) -> Iterator[tuple[int, bytes]]:
+def lines(path: Path, name: str, offset: int = 0, first: int = 1) -> Iterator[tuple[int, bytes]]:
     """The lines of a file, numbered from 1, line ends kept, byte order mark dropped. Memory is that of one line.
 
     Only "\\n" ends a line.
+
+    Args:
+        offset, first: where to begin: byte `offset`, at which line number `first` begins.
 
     Raises:
         InputError: as `open_file`; or the file is UTF-16 or UTF-32, or has bare carriage returns for line ends.
     """
     with open_file(path, name) as file:
-        for number, line in enumerate(file, 1):
+        if offset:
+            file.seek(offset)
+        for number, line in enumerate(file, first):
             if number == 1:
                 line = without_mark(line, name)
                 if not line.endswith(b"\n") and b"\r" in line.rstrip(b"\r"):
@@ -137,9 +150,13 @@ def read_text(path: Path, name: str) -> Iterator[Record]:
     Where a blank line stands between lines of text, blank lines separate the documents; where none does, every line is
     a document (a corpus with one article a line, a list of sentences). Only the last line end is taken off.
     """
-    by_line = not _has_blank_between(path, name)
+    yield from text_records(lines(path, name), name, by_line=not has_blank_between(path, name))
+
+
+def text_records(numbered: Iterable[tuple[int, bytes]], name: str, *, by_line: bool) -> Iterator[Record]:
+    """Documents of these lines: one each (`by_line`), or separated by blank lines."""
     document: list[tuple[int, bytes]] = []
-    for number, line in lines(path, name):
+    for number, line in numbered:
         blank = not line.strip(BLANK)
         if document and (blank or by_line):
             yield _document(name, document)
@@ -150,7 +167,8 @@ def read_text(path: Path, name: str) -> Iterator[Record]:
         yield _document(name, document)
 
 
-def _has_blank_between(path: Path, name: str) -> bool:
+def has_blank_between(path: Path, name: str) -> bool:
+    """Whether a blank line stands between lines of text."""
     seen_text = seen_blank = False
     for _, line in lines(path, name):
         if not line.strip(BLANK):
@@ -220,12 +238,16 @@ def read_csv(path: Path, name: str, delimiter: str | None) -> Iterator[Record]:
     Raises:
         InputError: the header cannot be used.
     """
+    yield from csv_records(lines(path, name), name, CsvHead(delimiter))
+
+
+def csv_records(numbered: Iterator[tuple[int, bytes]], name: str, head: CsvHead) -> Iterator[Record]:
+    """The records of these lines, as `read_csv`. A `head` without columns is filled in from the first record."""
     csv.field_size_limit(2**31 - 1)
-    feed = _Feed(lines(path, name))
-    if delimiter is None:
-        delimiter = _sniff(feed)
-    reader = csv.reader(feed, delimiter=delimiter, strict=True)
-    header: list[str] | None = None
+    feed = _Feed(numbered)
+    if head.delimiter is None:
+        head.delimiter = _sniff(feed)
+    reader = csv.reader(feed, delimiter=head.delimiter, strict=True)
     while True:
         feed.taken.clear()
         try:
@@ -239,15 +261,15 @@ def read_csv(path: Path, name: str, delimiter: str | None) -> Iterator[Record]:
         if not fields and reason is None:
             continue
         where = f"{name}:{feed.taken[0][0]}"
-        if header is None:
-            header = _check_header(fields, reason, where)
+        if head.columns is None:
+            head.columns = _check_header(fields, reason, where)
             continue
-        if reason is None and len(fields) != len(header):
-            reason = f"ragged record: {_count(len(fields), 'field')}, header has {len(header)}"
+        if reason is None and len(fields) != len(head.columns):
+            reason = f"ragged record: {_count(len(fields), 'field')}, header has {len(head.columns)}"
             if len(feed.taken) > 1:
                 reason += f" (the record runs over {len(feed.taken)} lines)"
         if reason is None:
-            yield where, dict(zip(header, fields, strict=True))
+            yield where, dict(zip(head.columns, fields, strict=True))
         else:
             yield Refusal(where, reason, excerpt(feed.taken[0][1]))
 

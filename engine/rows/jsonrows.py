@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,12 @@ def _check_row(value: Any, source: str) -> dict[str, Any]:
 
 def read_lines(path: Path, name: str) -> Iterator[Record]:
     """One object a line. Blank lines are no rows; a line that is not one whole object is refused."""
-    for number, line in lines(path, name):
+    yield from line_records(lines(path, name), name)
+
+
+def line_records(numbered: Iterable[tuple[int, bytes]], name: str) -> Iterator[Record]:
+    """The rows of these lines."""
+    for number, line in numbered:
         if not line.strip(BLANK):
             continue
         where = f"{name}:{number}"
@@ -121,17 +126,25 @@ def read_json(path: Path, name: str) -> Iterator[Record]:
     Raises:
         InputError: it is neither.
     """
+    yield from _Array(path, name).records() if holds_array(path, name) else read_lines(path, name)
+
+
+def holds_array(path: Path, name: str) -> bool:
+    """Whether a file named .json holds a JSON array, not JSON lines.
+
+    Raises:
+        InputError: it holds neither.
+    """
     first = _first_character(path, name)
-    if first == b"[":
-        yield from _Array(path, name).records()
-    elif not first or any(_is_object(line) for _, line in islice(lines(path, name), 100)):
-        yield from read_lines(path, name)
-    else:
-        raise InputError(
-            "this is neither a JSON array of objects nor JSON lines",
-            where=name,
-            remedy="write the rows as [{...}, {...}] or as one object a line",
-        )
+    if not first or first == b"[":
+        return bool(first)
+    if any(_is_object(line) for _, line in islice(lines(path, name), 100)):
+        return False
+    raise InputError(
+        "this is neither a JSON array of objects nor JSON lines",
+        where=name,
+        remedy="write the rows as [{...}, {...}] or as one object a line",
+    )
 
 
 def _first_character(path: Path, name: str) -> bytes:

@@ -86,7 +86,7 @@ def read(source: Source, root: Path, limit: int | None = None) -> Iterator[Row |
         name = source.path_or_hub.removeprefix("hub:")
         records = read_hub(name, source.subset, source.split, source.revision, source.streaming)
     else:
-        records = _read_path(source, root)
+        records = (record for part in parts(source, root) for record in part.records())
     return _numbered(records, source, limit)
 
 
@@ -98,18 +98,35 @@ def _numbered(records: Iterator[Record], source: Source, limit: int | None) -> I
         raise InputError("this has no rows", where=source.path_or_hub, remedy="give a source with at least one row")
 
 
-def _read_path(source: Source, root: Path) -> Iterator[Record]:
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One file of a source: its path, the name to show for it, and how it is read (jsonl, json, csv, ...)."""
+
+    path: Path
+    name: str
+    kind: str
+
+    def records(self) -> Iterator[Record]:
+        return _READERS[self.kind](self.path, self.name)
+
+
+def parts(source: Source, root: Path) -> list[Part]:
+    """The files of a source that is no Hub dataset, in the order in which they are read.
+
+    Raises:
+        InputError: there is no such file, its ending says nothing, or the folder has none that can be read.
+    """
     shown = source.path_or_hub
     path = root / Path(shown).expanduser()
     if not path.exists():
         raise _not_found(path, shown, root)
     if not path.is_dir():
-        return _READERS[_format_of(path, source.format, shown)](path, shown)
+        return [Part(path, shown, _format_of(path, source.format, shown))]
     files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith(".") and p.name != "README.md")
     known = [(p, kind) for p in files if (kind := _by_ending(p)) and source.format in ("auto", kind)]
     if not known:
         raise InputError("this folder has no file of rows", where=shown, remedy=f"known endings: {' '.join(_ENDINGS)}")
-    return (record for p, kind in known for record in _READERS[kind](p, str(Path(shown) / p.name)))
+    return [Part(p, str(Path(shown) / p.name), kind) for p, kind in known]
 
 
 def _by_ending(path: Path) -> str | None:
@@ -172,32 +189,54 @@ def load(
     Raises:
         InputError: the source cannot be read (see `read`), or the shape of its rows is not clear.
     """
-    records = read(source, root, limit)
-    sample = list(_until(records, SAMPLE))
-    rows = [row for row in sample if isinstance(row, Row)]
-    if not isinstance(shape, Shape) or shape == NO_SHAPE:
-        asked = "auto" if isinstance(shape, Shape) else shape
-        shape = detect(rows, shape=asked, columns=columns) if rows else NO_SHAPE
-    ledger = Ledger()
-    items: list[tuple[Row, Item]] = []
-    seen: set[bytes] = set()
-    for row in chain(sample, records):
-        ledger.read += 1
-        if isinstance(row, Refusal):
-            ledger.refuse(row.where, row.reason, row.excerpt)
-            continue
-        try:
-            item = convert(row, shape)
-        except RowError as error:
-            ledger.refuse(row.where, error.reason, _glimpse(row))
-            continue
-        ledger.keep()
-        if (content := _digest(item)) in seen:
-            ledger.repeat(row.where)
-        seen.add(content)
-        items.append((row, item))
-    ledger.check()
-    return Loaded(shape, items, ledger)
+    reading = Reading(source, root, shape=shape, columns=columns, limit=limit)
+    items = list(reading.items())
+    return Loaded(reading.shape, items, reading.ledger)
+
+
+class Reading:
+    """What `load` does, a row at a time: the shape at once, the ledger filled in as `items` goes on."""
+
+    def __init__(
+        self,
+        source: Source,
+        root: Path,
+        *,
+        shape: str | Shape = "auto",
+        columns: Mapping[str, str | None] | None = None,
+        limit: int | None = None,
+    ) -> None:
+        self._records = read(source, root, limit)
+        self._sample = list(_until(self._records, SAMPLE))
+        rows = [row for row in self._sample if isinstance(row, Row)]
+        if not isinstance(shape, Shape) or shape == NO_SHAPE:
+            asked = "auto" if isinstance(shape, Shape) else shape
+            shape = detect(rows, shape=asked, columns=columns) if rows else NO_SHAPE
+        self.shape = shape
+        self.ledger = Ledger()
+        self.repeats = False
+
+    def items(self) -> Iterator[tuple[Row, Item]]:
+        """The rows that can be used; `repeats` says of the last one whether an earlier one has the same content."""
+        seen: set[bytes] = set()
+        for row in chain(self._sample, self._records):
+            self.ledger.read += 1
+            if isinstance(row, Refusal):
+                self.ledger.refuse(row.where, row.reason, row.excerpt)
+                continue
+            try:
+                item = convert(row, self.shape)
+            except RowError as error:
+                self.ledger.refuse(row.where, error.reason, _glimpse(row))
+                continue
+            self.ledger.keep()
+            content = _digest(item)
+            self.repeats = content in seen
+            if self.repeats:
+                self.ledger.repeat(row.where)
+            seen.add(content)
+            yield row, item
+        self.ledger.check()
 
 
 def _glimpse(row: Row) -> str:
@@ -239,11 +278,12 @@ def overlap(train: Iterable[tuple[Row, Item]], test: Iterable[tuple[Row, Item]])
     """
     first: dict[bytes, str] = {}
     for row, item in train:
-        first.setdefault(_asked(item), row.where)
-    return [(first[asked], row.where) for row, item in test if (asked := _asked(item)) in first]
+        first.setdefault(asked(item), row.where)
+    return [(first[key], row.where) for row, item in test if (key := asked(item)) in first]
 
 
-def _asked(item: Item) -> bytes:
+def asked(item: Item) -> bytes:
+    """Digest of what `overlap` compares."""
     if isinstance(item, Pair):
         text = item.prompt
     elif isinstance(item, Document):

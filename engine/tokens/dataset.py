@@ -140,13 +140,18 @@ def _split(
     items: list[tuple[reader.Row, prompts.Item]], ledger: Ledger, data: DataTable
 ) -> tuple[list[tuple[reader.Row, prompts.Item]], list[tuple[reader.Row, prompts.Item]], Ledger]:
     """Keep a seeded share of the rows unseen; their place in the ledger moves along."""
-    unseen = max(1, round(len(items) * data.test_fraction)) if len(items) > 1 else 0
-    unseen = min(unseen, data.test_limit or unseen, max(0, len(items) - 1))
-    chosen = set(np.random.default_rng(data.seed).permutation(len(items))[:unseen].tolist())
+    chosen = unseen_among(len(items), data)
     train = [item for i, item in enumerate(items) if i not in chosen]
     test = [item for i, item in enumerate(items) if i in chosen]
     moved = ledger.move([row.where for row, _ in test])
     return train, test, moved
+
+
+def unseen_among(count: int, data: DataTable) -> set[int]:
+    """Which of `count` usable rows data.test_fraction keeps unseen, by position."""
+    unseen = max(1, round(count * data.test_fraction)) if count > 1 else 0
+    unseen = min(unseen, data.test_limit or unseen, max(0, count - 1))
+    return set(np.random.default_rng(data.seed).permutation(count)[:unseen].tolist())
 
 
 def _stop_if_refused(ledger: Ledger, data: DataTable) -> None:
@@ -214,8 +219,14 @@ def encode(
         RowError: the row cannot be used (the reason is for the ledger).
         InputError: it is too long and `overlong` is "stop".
     """
-    segments = template.render(item)
-    ids, weights = encoder.encode(segments)
+    ids, weights = encoder.encode(template.render(item))
+    return fitted(ids, weights, where, item, max_length, overlong)
+
+
+def fitted(
+    ids: list[int], weights: list[float], where: str, item: prompts.Item, max_length: int, overlong: str
+) -> Example:
+    """The example of an encoded row, brought to `max_length` tokens as `overlong` says. Raises what `encode` does."""
     cut = len(ids) > max_length
     if cut and overlong == "refuse":
         raise RowError(f"{len(ids)} tokens, more than train.max_length = {max_length}")

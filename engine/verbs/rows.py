@@ -9,10 +9,8 @@ Comes from: a project's data, read as `train` reads it, except that too many ref
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import islice
 from typing import Any
 
 from engine import events
@@ -21,7 +19,7 @@ from engine.errors import InputError
 from engine.rows import ledger, reader
 from engine.store import Workspace
 from engine.tables import Project
-from engine.tokens import dataset
+from engine.tokens import dataset, shown
 from engine.tokens.dataset import Dataset, Split
 from engine.tokens.examples import Example
 
@@ -67,12 +65,12 @@ def run(
     Raises:
         InputError: the project file, a source or its shape is wrong, or there is no such row.
     """
-    from engine.models import loading
+    from engine.models.tokenizer import base_location, load_tokenizer
 
     given = workspace.project(project_name).load(overrides)
     project, tokenizer = lenient(given), None
     try:
-        tokenizer = loading.load_tokenizer(loading.base_location(project.model, workspace), project.model)
+        tokenizer = load_tokenizer(base_location(project.model, workspace), project.model)
         data = dataset.load(project, workspace, tokenizer, _progress(console))
     except InputError as error:
         known = _without_tokens(project, workspace, console, error, everything)
@@ -84,13 +82,13 @@ def run(
     _tell_ledgers(console, {n: s.ledger for n, s in _sides(data).items()}, everything)
     console.say(f"\nshape: {data.shape.describe()}\ntemplate: {data.template.kind}")
     _warn(console, given, data)
-    shown = [_shown(tokenizer, *each) for each in _chosen(project, workspace, data, wanted)]
-    for each in shown:
+    rows = [shown.document(tokenizer, *each) for each in _chosen(project, workspace, data, wanted)]
+    for each in rows:
         _tell_row(console, tokenizer, each, wanted.tokens)
     if wanted.asked:
-        document["row"] = shown[0]
+        document["row"] = rows[0]
     if wanted.limit > 1:
-        document["shown"] = shown
+        document["shown"] = rows
     return document
 
 
@@ -245,39 +243,6 @@ def _place(project: Project, workspace: Workspace, split: str, number: int) -> s
     return found.where
 
 
-def _shown(tokenizer: Any, split: str, example: Example) -> dict[str, Any]:
-    """A row as a document."""
-    segments = list(_segments(tokenizer, example))
-    return {
-        "split": split,
-        "where": example.where,
-        "tokens": len(example),
-        "supervised": example.supervised,
-        "cut": example.cut,
-        "text": "".join(text for text, _ in segments),
-        "segments": [{"text": text, "weight": weight} for text, weight in segments],
-        "ids": example.ids.tolist(),
-        "weights": example.weights.tolist(),
-    }
-
-
-def _segments(tokenizer: Any, example: Example) -> Iterator[tuple[str, float]]:
-    """The text in stretches of one weight. The first token of a text is never predicted, whatever its weight."""
-    weights = [0.0, *example.weights[1:].tolist()]
-    start, before = 0, ""
-    for weight, group in groupby(weights):
-        end = start + sum(1 for _ in group)
-        until = _decode(tokenizer, example.ids[:end].tolist())
-        # Decoding from the start keeps spaces that a decoder strips from the first token it is given.
-        text = until[len(before) :] if until.startswith(before) else _decode(tokenizer, example.ids[start:end].tolist())
-        yield text, weight
-        start, before = end, until
-
-
-def _decode(tokenizer: Any, ids: list[int]) -> str:
-    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-
-
 def _tell_row(console: Console, tokenizer: Any, row: dict[str, Any], tokens: bool) -> None:
     cut = ", cut at train.max_length" if row["cut"] else ""
     console.say(f"\n{row['where']}  {row['split']}, {row['tokens']:,} tokens, {row['supervised']:,} supervised{cut}")
@@ -290,11 +255,5 @@ def _tell_row(console: Console, tokenizer: Any, row: dict[str, Any], tokens: boo
     console.say("".join(parts), raw=True)
     if tokens:
         listed = zip(row["ids"], row["weights"], strict=True)
-        table = [[str(token), f"{weight:g}", _token(tokenizer, token)] for token, weight in listed]
+        table = [[str(token), f"{weight:g}", shown.token_name(tokenizer, token)] for token, weight in listed]
         console.table(["id", "weight", "token"], table, ">><")
-
-
-def _token(tokenizer: Any, token: int) -> str:
-    """A token's text in quotes, or, for part of a character, the tokenizer's own name for it."""
-    text = _decode(tokenizer, [token])
-    return tokenizer.convert_ids_to_tokens(token) if "\ufffd" in text else json.dumps(text, ensure_ascii=False)
