@@ -8,7 +8,7 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from textual.app import App
 from textual.binding import Binding
@@ -29,6 +29,10 @@ from workbench.regions.status_bar import StatusBar
 from workbench.screen import WorkbenchScreen
 from workbench.settings import Settings, State
 
+if TYPE_CHECKING:
+    from workbench.jobs.tail import RunTails
+    from workbench.models.run import RunModel
+
 
 def takes_text(widget: Widget | None) -> bool:
     """Whether printable keys are text for this widget."""
@@ -44,7 +48,7 @@ class WorkbenchApp(App[int]):
         project: the name of the project that commands are about: that of the tab in front.
         problems: mistakes in project files, by file.
         workspace_changed, run_changed, machine_changed, problems_changed: signals; subscribe in `on_mount`.
-        run_changed publishes the run's label ("starter/0007"); `runs` holds its model.
+        run_changed publishes the run's label ("starter/0007"); `runs` holds the models of watched ones.
     """
 
     CSS_PATH = "workbench.tcss"
@@ -77,6 +81,7 @@ class WorkbenchApp(App[int]):
         self.problems_changed: Signal[Problems] = Signal(self, "problems")
         self.watch_workspace = WorkspaceWatch(root, self.post_message)
         self.gauges = Gauges(self.post_message)
+        self.runs: dict[str, RunModel] = {}
         self.commands = command_objects(self)
         self._restored = False
 
@@ -123,7 +128,16 @@ class WorkbenchApp(App[int]):
 
     def on_unmount(self) -> None:
         self.watch_workspace.stop()
+        if "tails" in self.__dict__:
+            self.tails.stop()
         self.gauges.stop()
+
+    @functools.cached_property
+    def tails(self) -> RunTails:
+        """Follows the runs that something watches."""
+        from workbench.jobs.tail import RunTails
+
+        return RunTails(self.root, self.post_message)
 
     # --- actions
 
@@ -206,6 +220,11 @@ class WorkbenchApp(App[int]):
         self.workspace_changed.publish(self.snapshot)
 
     def on_run_changed(self, message: RunChanged) -> None:
+        model = self.tails.model(message.label)
+        if model is None:
+            self.runs.pop(message.label, None)
+        else:
+            self.runs[message.label] = model
         self.run_changed.publish(message.label)
 
     def on_machine_changed(self, message: MachineChanged) -> None:

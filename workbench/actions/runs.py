@@ -1,4 +1,4 @@
-"""Runs: starting, stopping, looking at them, comparing them."""
+"""Training runs."""
 
 from workbench.actions import Action
 
@@ -6,7 +6,36 @@ ACTIONS = [
     Action("run.start", "Start training", "Run", keys="f5", menu="rr", about="Checks the project, then trains, detached."),
     Action("run.stop", "Stop the run", "Run", keys="shift+f5", menu="rs", about="Finishes the step and saves a checkpoint."),
     Action("run.resume", "Resume the run", "Run", menu="rc", about="Goes on from the newest checkpoint, exactly."),
-    Action("run.delete", "Delete the run…", "Run", menu="rx"),
+    Action("run.delete", "Delete the run…", "Run", menu="rx", about="Moves it to the workspace's .trash folder, after asking."),
     Action("run.open", "Open the newest run", "Run", menu="ro"),
     Action("run.compare", "Compare runs", "Run", menu="rv", about="Curves overlaid, settings side by side, results."),
+    Action("run.charts", "Charts", "Run", keys="c", scope="run"),
+    Action("run.samples", "Samples", "Run", keys="s", scope="run", about="What the model answered while it was trained."),
+    Action("run.log", "Log", "Run", keys="o", scope="run", about="What libraries printed; ctrl+f finds in it."),
+    Action("run.happened", "What happened", "Run", keys="n", scope="run", about="Stages, measurements, checkpoints, notes."),
+    Action("run.next-chart", "Next chart", "Run", keys="m", scope="run"),
+    Action("run.previous-chart", "Previous chart", "Run", keys="M", scope="run"),
+    Action("run.grid", "All charts, or one", "Run", keys="v", scope="run"),
+    Action("samples.older", "Earlier samples", "Run", keys="left,h", scope="samples"),
+    Action("samples.newer", "Later samples", "Run", keys="right,l", scope="samples"),
+    Action("chart.left", "Cursor left", "Chart", keys="left,h", scope="chart"),
+    Action("chart.right", "Cursor right", "Chart", keys="right,l", scope="chart"),
+    Action("chart.first", "Cursor to the first point", "Chart", keys="home,g", scope="chart"),
+    Action("chart.last", "Cursor to the newest point", "Chart", keys="end,G", scope="chart"),
+    Action("chart.clear", "Take the cursor away", "Chart", keys="escape", scope="chart"),
+    Action("chart.closer", "Zoom in", "Chart", keys="plus,equals_sign", scope="chart"),
+    Action("chart.wider", "Zoom out", "Chart", keys="minus", scope="chart"),
+    Action("chart.all", "Show all steps", "Chart", keys="0", scope="chart"),
+    Action("chart.log", "Logarithmic axis, or linear", "Chart", keys="a", scope="chart"),
+    Action("chart.smooth", "Smooth more, or not at all", "Chart", keys="e", scope="chart",
+           about="Moving average with weight 0.6, 0.9, 0.98; the measured points stay, dim."),
+    Action("run-list.delete", "Delete the run…", "Run", keys="d,delete", scope="run-list"),
+    Action("run-list.stop", "Stop the run", "Run", keys="s", scope="run-list"),
+    Action("run-list.resume", "Resume the run", "Run", keys="c", scope="run-list"),
+    Action("runs.mark", "Overlay the run's curves, or not", "Runs", keys="m", scope="runs"),
+    Action("runs.sort", "Sort by the next column", "Runs", keys="o", scope="runs"),
+    Action("runs.reverse", "Reverse the order", "Runs", keys="O", scope="runs"),
+    Action("runs.metric", "Next curve", "Runs", keys="n", scope="runs", about="Train loss, unseen loss, learning rate, …"),
+    Action("runs.previous-metric", "Previous curve", "Runs", keys="N", scope="runs"),
+    Action("runs.page", "Curves, or settings that differ", "Runs", keys="v", scope="runs"),
 ]  # fmt: skip

@@ -77,20 +77,21 @@ class RunTails:
             else:
                 project, _, number = label.partition("/")
                 path = self.root / "projects" / project / "runs" / number
-                self._watched[label] = _Watched(label, path, RunModel(label))
+                self._watched[label] = _Watched(label, path, RunModel(label, reading=0.0))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="run-tails", daemon=True)
                 self._thread.start()
         self._wake.set()
 
     def unwatch(self, label: str) -> None:
-        """The opposite of `watch`; the model goes with the last holder."""
+        """The opposite of `watch`; the model goes with the last holder, which is told by a `RunChanged`."""
         with self._lock:
             known = self._watched.get(label)
             if known is not None:
                 known.holders -= 1
                 if known.holders < 1:
                     del self._watched[label]
+                    self.post(RunChanged(label))
 
     def model(self, label: str) -> RunModel | None:
         """What is known of a watched run: from samples while a long log is being read."""
@@ -141,6 +142,7 @@ class RunTails:
             gone = not run.path.is_dir()
             run.dirty |= gone != run.model.gone
             run.model.gone = gone
+            self._finish(run)
             return more
         run.model.gone = False
         if status.st_size < run.offset or (run.inode and status.st_ino != run.inode):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from engine.text import size
@@ -172,13 +173,29 @@ def number(value: float, unit: str = "") -> str:
     if magnitude < 1e-3 or magnitude >= 1e15:
         mantissa, _, exponent = f"{value:.2e}".partition("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-    for limit, divisor, letter in ((1e4, 1.0, ""), (1e6, 1e3, "k"), (1e9, 1e6, "M"), (1e15, 1e9, "G")):
+    for limit, divisor, letter in _PLAIN:
         if magnitude < limit:
             scaled = value / divisor
             digits = 4 if abs(scaled) < 1 else 3 if abs(scaled) < 10 else 2 if abs(scaled) < 100 else 1
             text = f"{scaled:.{digits}f}"
             return text.rstrip("0").rstrip(".") + letter
     return f"{value:.3g}"
+
+
+def tick_labels(ticks: list[float], unit: str = "", log: bool = False) -> list[str]:
+    """Labels of an axis: as many decimals as tell its ticks apart, the same for all of them."""
+    largest = max(map(abs, ticks), default=0.0)
+    gaps = [b - a for a, b in pairwise(ticks) if b > a]
+    if log or not gaps or (largest < 1e-3 and unit != "B") or not math.isfinite(largest):
+        return [number(t, unit) for t in ticks]
+    scale = _BYTES if unit == "B" else _PLAIN
+    divisor, letter = next((d, n) for limit, d, n in scale if largest < limit)
+    digits = min(6, max(0, -math.floor(math.log10(min(gaps) / divisor) + 1e-9)))
+    return [f"{t / divisor:.{digits}f}{letter}" for t in ticks]
+
+
+_PLAIN = ((1e4, 1.0, ""), (1e6, 1e3, "k"), (1e9, 1e6, "M"), (math.inf, 1e9, "G"))
+_BYTES = ((1e3, 1.0, " B"), (1e6, 1e3, " kB"), (1e9, 1e6, " MB"), (1e12, 1e9, " GB"), (math.inf, 1e12, " TB"))
 
 
 def exact(value: float, unit: str = "") -> str:

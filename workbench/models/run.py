@@ -101,7 +101,7 @@ class RunModel:
     begun: float | None = None
     gone: bool = False
     seen: float | None = None
-    last: events.Event | None = None
+    newest: events.Event | None = None
     step: events.Step | None = None
     starts: int = 0
     repeated: int = 0
@@ -157,7 +157,7 @@ class RunModel:
 
     def _steps_seen(self, steps: list[events.Step]) -> None:
         newest = steps[-1]
-        self.step = self.last = newest
+        self.step = self.newest = newest
         self._when(steps[0].t)
         self._when(newest.t)
         self._recent.extend((e.t, e.step) for e in steps[-RECENT:])
@@ -192,7 +192,7 @@ class RunModel:
 
     def _one(self, event: events.Event) -> None:
         self._when(event.t)
-        self.last = event
+        self.newest = event
         self.count += 1
         if isinstance(event, events.Started):
             self.started, self.stage, self.alive = event, None, None
@@ -258,11 +258,15 @@ class RunModel:
         """As `engine.store.RunState.state`."""
         if self.started is None:
             return "empty"
-        if isinstance(self.last, events.Finished):
-            return "stopped" if self.last.reason == "stopped" else "done"
-        if isinstance(self.last, events.Failed):
+        if isinstance(self.newest, events.Finished):
+            return "stopped" if self.newest.reason == "stopped" else "done"
+        if isinstance(self.newest, events.Failed):
             return "failed"
         return "killed" if self.alive is False else "running"
+
+    @property
+    def last_step(self) -> events.Step | None:
+        return self.step
 
     @property
     def share(self) -> float | None:
@@ -304,7 +308,7 @@ class RunModel:
 
 
 def _done(run: RunModel) -> Ending:
-    last = run.last
+    last = run.newest
     assert isinstance(last, events.Finished)
     early = ": the unseen loss no longer fell" if last.reason == "early stopping" else ""
     return Ending(f"done in {duration(last.seconds)}{early}", remedy="evaluate it (space e r) or merge it (space a m)")
@@ -316,7 +320,7 @@ def _stopped(run: RunModel) -> Ending:
 
 
 def _failed(run: RunModel) -> Ending:
-    last = run.last
+    last = run.newest
     assert isinstance(last, events.Failed)
     remedy = last.remedy or ("its traceback is in the log (o)" if last.trace else "")
     return Ending(f"failed: {last.problem}", last.where or "", remedy)
