@@ -27,6 +27,7 @@ from engine.tokens import dataset
 from engine.tokens.dataset import Dataset, Split
 from engine.tokens.examples import Encoder
 from engine.tokens.prompts import Template
+from engine.tokens.survey import spread
 from engine.training.order import Order
 from engine.verbs.rows import lenient, read_sources, too_many_refused
 
@@ -212,16 +213,12 @@ def _lengths(split: Split, template: Template) -> dict[str, int]:
             for (_, item), example in zip(split.items, split.examples, strict=True)
         ]
     )
-    low, median, p95, high = np.percentile(lengths, [0, 50, 95, 100], method="nearest").tolist()
     return {
         "rows": len(lengths),
         "cut": sum(e.cut for e in split.examples),
         "tokens": sum(map(len, split.examples)),
         "supervised": sum(e.supervised for e in split.examples),
-        "min": low,
-        "median": median,
-        "p95": p95,
-        "max": high,
+        **spread(lengths),
     }
 
 
