@@ -22,7 +22,7 @@ from typing import Any, TextIO
 from engine import events
 from engine.errors import EngineError, Stopped
 from engine.progress import LiveLine, Pipe, StageProgress
-from engine.text import amount, columns, duration, one_line, printable, size, table
+from engine.text import amount, cells, columns, duration, one_line, printable, size, table, wrap
 
 __all__ = ["Console", "amount", "columns", "duration", "one_line", "printable", "size", "table"]
 
@@ -111,7 +111,11 @@ class Console:
         elif lines := told(event):
             self._settle()
             for line in lines:
-                self.out.write(self._warning(line) + "\n")
+                self.out.write(self._warning(self._fitted(line)) + "\n")
+
+    def _fitted(self, line: str) -> str:
+        """On a terminal, a line that is too long for it as several, broken between words."""
+        return "\n  ".join(wrap(line, self.width - 2)) if self.tty and cells(line) > self.width else line
 
     def _warning(self, line: str) -> str:
         return self.style(line, "33") if line.startswith("warning:") else line
@@ -188,7 +192,8 @@ class Console:
     def warn(self, text: str) -> None:
         """A warning."""
         if self.human:
-            self.say(self._warning(f"warning: {printable(text)}"), raw=True)
+            lines = printable(f"warning: {text}").split("\n")
+            self.say(self._warning("\n".join(map(self._fitted, lines))), raw=True)
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]], align: str = "") -> None:
         """See `text.table`."""
@@ -224,8 +229,14 @@ class Console:
         lines = [f"{label}:{place} {several[0]}"] if len(several) == 1 else [f"{label}:{place}", *several]
         if remedy:
             lines += remedy.split("\n")
-        body = "\n  ".join(printable(line) for line in lines)
-        self.err.write((self.style(label, "31") + body[len(label) :] if self.err.is_terminal() else body) + "\n")
+        terminal = self.err.is_terminal()
+        parts = (
+            part
+            for line in lines
+            for part in (wrap(printable(line), self.width - 2) if terminal else [printable(line)])
+        )
+        body = "\n  ".join(parts)
+        self.err.write((self.style(label, "31") + body[len(label) :] if terminal else body) + "\n")
 
     def close(self) -> None:
         """Leave the cursor on a line of its own."""
@@ -260,7 +271,8 @@ def told(event: events.Event) -> list[str]:
         return [one_line(f"{event.verb} {event.project} on {event.device}{again}")]
     if isinstance(event, events.Scored):
         match = "" if event.exact_match is None else f", exact match {event.exact_match:.1%}"
-        what = f"{at}{event.model} on {event.split} rows ({event.scope})"
+        rows = {"train": "training rows", "test": "unseen rows"}.get(event.split, f"{event.split} rows")
+        what = f"{at}{event.model} on {rows} ({event.scope})"
         return [one_line(f"{what}: perplexity {amount(event.perplexity, ',.3f')} over {event.tokens:,} tokens{match}")]
     if isinstance(event, events.Sample):
         prompt, answer = (printable(t).split("\n") for t in (event.prompt, event.text))

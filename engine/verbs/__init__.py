@@ -12,6 +12,7 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -29,7 +30,7 @@ def working(*, json_document: bool = False, json_lines: bool = False) -> Iterato
     Raises:
         SystemExit: after a failure, told on the console: 2 for bad input, 1 for failed work, 130 for a stop.
     """
-    with _stdout(alone=json_document or json_lines) as stream:
+    with _stdout(alone=json_document or json_lines) as stream, _library_warnings():
         console = Console(stream, json_document=json_document, json_lines=json_lines)
         try:
             yield console
@@ -70,6 +71,22 @@ def _stdout(*, alone: bool) -> Iterator[TextIO | None]:
         finally:
             os.dup2(kept, number)
             os.close(kept)
+
+
+@contextlib.contextmanager
+def _library_warnings() -> Iterator[None]:
+    """What libraries warn of is meant for programmers: it goes where their output does while a run works, to the run's
+    log, and never to the screen. Python's -W and PYTHONWARNINGS show it."""
+    screen = sys.stderr
+
+    def log(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+        if sys.stderr is not None and sys.stderr is not screen:
+            sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
+
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.showwarning = log  # type: ignore[assignment]
+        yield
 
 
 def _bug(error: Exception) -> WorkFailed:

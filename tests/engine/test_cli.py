@@ -115,6 +115,35 @@ print("afterwards")
     assert b"from Python" in done.stderr and b"from C" in done.stderr
 
 
+def test_what_libraries_warn_of_goes_to_a_log_or_nowhere() -> None:
+    script = """
+import contextlib, io, warnings
+from engine.verbs import working
+log = io.StringIO()
+with working() as console:
+    warnings.warn("to nobody", FutureWarning)
+    with contextlib.redirect_stderr(log):
+        warnings.warn("to the log", FutureWarning)
+print("to nobody" in log.getvalue(), "FutureWarning: to the log" in log.getvalue())
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONWARNINGS"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, env=environment, check=False
+    )
+    assert (done.stdout, done.stderr) == ("False True\n", "")
+
+
+def test_threads_that_wait_sleep_soon(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    call("--version")
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    call("--version")
+    assert "GOMP_SPINCOUNT" not in os.environ
+
+
 def test_an_unforeseen_exception_leaves_its_traceback_in_a_file(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     from engine.verbs import runs
 

@@ -237,6 +237,22 @@ def test_a_line_in_place_is_never_wider_than_the_terminal(monkeypatch: pytest.Mo
     assert text.cells(out.screen[0]) == 29 and out.screen[0].endswith("…")
 
 
+def test_what_is_told_is_broken_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    out, err, pipe = Terminal(), Terminal(), io.StringIO()
+    sums: dict[str, Any] = {"scope": "all", "nll": 1.0, "tokens": 37388, "perplexity": 7.826}
+    for stream in (out, pipe):
+        console = Console(stream, errors=err if stream is out else io.StringIO())
+        console.emit(events.Scored(model="base", split="train", **sums))
+        console.warn("forty cells are not enough for all of this, for once")
+        console.error(WorkFailed("the merged model differs from base + adapter", where="projects/p/merged"))
+    said = pipe.getvalue().splitlines()
+    assert said[0] == "base on training rows (all): perplexity 7.826 over 37,388 tokens"
+    assert [" ".join(out.screen[i : i + 2]).replace("   ", " ") for i in (0, 2)] == said
+    assert err.screen[:2] == ["error: projects/p/merged: the merged", "  model differs from base + adapter"]
+    assert all(text.cells(line) <= 40 for line in (*out.screen, *err.screen))
+
+
 def test_colour_only_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, coloured, piped = Terminal(), Terminal(), io.StringIO()
     Console(plain).warn("beware")
