@@ -15,13 +15,17 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import tomli
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from engine.errors import InputError
 from engine.places import KEY, Places
 from engine.tables import TABLES, DataTable, EvalTable, LoraTable, ModelTable, Project, Table, TrainTable
+from engine.text import one_line, wrap
 
 FILE_NAME = "project.toml"
+COMMENT_CELLS = 96
+"""Width of the comments in the file that explains itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,17 @@ class SpecError(InputError):
     def __init__(self, mistakes: list[Mistake]) -> None:
         self.mistakes = mistakes
         super().__init__("\n".join(map(str, mistakes)))
+
+
+def check_name(name: str) -> None:
+    """See that a project may be called `name`.
+
+    Raises:
+        InputError: it may not.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) or name.isdigit() or name.endswith((".part", ".old")):
+        remedy = "use letters, digits, - _ and ., not digits alone (a number names a run)"
+        raise InputError(f"{one_line(name)!r} cannot be a project's name", remedy=remedy)
 
 
 def load(path: Path, overrides: list[str] | None = None) -> Project:
@@ -138,12 +153,8 @@ def _nearest(name: str, valid: Any) -> str:
     return f"; did you mean `{close[0]}`?" if close else ""
 
 
-_LIMITS = {
-    "greater_than": ("gt", "greater than"),
-    "greater_than_equal": ("ge", "at least"),
-    "less_than": ("lt", "less than"),
-    "less_than_equal": ("le", "at most"),
-}
+_SIGNS = {"gt": "greater than", "ge": "at least", "lt": "less than", "le": "at most"}
+_LIMITS = {"greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", "less_than_equal": "le"}
 
 
 def _explain(table: str, values: dict[str, Any], detail: ErrorDetails, places: Places) -> Mistake:
@@ -168,8 +179,8 @@ def _explain(table: str, values: dict[str, Any], detail: ErrorDetails, places: P
     if kind == "finite_number":
         return Mistake(where, f"`{label}` is {given}; it must be a finite number")
     if kind in _LIMITS:
-        limit, words = _LIMITS[kind]
-        return Mistake(where, f"`{label}` is {_show(given)}; it must be {words} {context[limit]}")
+        sign = _LIMITS[kind]
+        return Mistake(where, f"`{label}` is {_show(given)}; it must be {_SIGNS[sign]} {context[sign]}")
     return Mistake(where, f"`{label}` is {_show(given)}: {detail['msg'][:1].lower()}{detail['msg'][1:]}")
 
 
@@ -271,6 +282,24 @@ def _toml(value: Any) -> str:
     return "" if value is None else tomlkit.item(value).as_string()
 
 
+def explained(field: FieldInfo) -> str:
+    """What a key is, its type, unit and limits, its default and why that is the default."""
+    extra: dict[str, str] = field.json_schema_extra or {}  # type: ignore[assignment]
+    notes = ", ".join(
+        [type_name(field.annotation), *([f"in {extra['unit']}"] if extra["unit"] else []), *limits(field)]
+    )
+    default = "not set" if field.default is None else _toml(field.default)
+    return f"{field.description} ({notes}). Default {default}: {extra['why']}."
+
+
+def limits(field: FieldInfo) -> list[str]:
+    """The limits of a number in words: ["at least 1", "at most 4096"]."""
+    annotation = next((a for a in (field.annotation, *get_args(field.annotation)) if hasattr(a, "__metadata__")), None)
+    inside: tuple[Any, ...] = tuple(m for a in getattr(annotation, "__metadata__", ()) for m in a.metadata)
+    given = {sign: getattr(m, sign) for m in (*field.metadata, *inside) for sign in _SIGNS if hasattr(m, sign)}
+    return [f"{_SIGNS[sign]} {limit:g}" for sign, limit in given.items() if abs(limit) < 2**63 - 1]
+
+
 def commented(values: dict[str, dict[str, Any]] | None = None, heading: str = "") -> str:
     """A project file that explains itself: every key with its documentation; those left at their default commented out.
 
@@ -278,14 +307,14 @@ def commented(values: dict[str, dict[str, Any]] | None = None, heading: str = ""
         values: table -> key -> value to write as set.
         heading: comment lines for the top of the file.
     """
-    lines = [f"# {line}".rstrip() for line in heading.split("\n")] if heading else []
+    lines = (
+        [f"# {part}".rstrip() for line in heading.split("\n") for part in wrap(line, COMMENT_CELLS)] if heading else []
+    )
     for table, model in TABLES.items():
         lines += ["", f"[{table}]  # {(model.__doc__ or '').splitlines()[0]}"]
         for name, field in model.model_fields.items():
-            extra: dict[str, str] = field.json_schema_extra or {}  # type: ignore[assignment]
-            notes = type_name(field.annotation) + (f", in {extra['unit']}" if extra["unit"] else "")
-            why = f" Default: {extra['why']}." if extra["why"] else ""
-            lines += [f"# {name}: {field.description} ({notes}).{why}"]
+            first, *more = wrap(f"{name}: {explained(field)}", COMMENT_CELLS)
+            lines += [f"# {first}", *(f"#   {line}" for line in more)]
             chosen = (values or {}).get(table, {})
             value = chosen.get(name, field.default)
             lines += [f"{'' if name in chosen else '# '}{name} = {_toml(value)}".rstrip()]

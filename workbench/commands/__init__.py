@@ -33,7 +33,9 @@ def command_objects(app: WorkbenchApp) -> list[Any]:
     from workbench.commands.layout import LayoutCommands
     from workbench.commands.machine import MachineCommands
     from workbench.commands.opening import OpeningCommands
+    from workbench.commands.projects import ProjectCommands
     from workbench.commands.runs import RunCommands
     from workbench.commands.system import SystemCommands
 
-    return [c(app) for c in (LayoutCommands, MachineCommands, OpeningCommands, RunCommands, SystemCommands)]
+    kinds = (LayoutCommands, MachineCommands, OpeningCommands, ProjectCommands, RunCommands, SystemCommands)
+    return [c(app) for c in kinds]
