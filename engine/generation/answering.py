@@ -9,8 +9,7 @@ model, `sampling` chooses tokens and turns them into text.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,26 +65,6 @@ class Answer:
     full: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """One model's answer, with the proof of whose it is.
-
-    Attributes:
-        model: the adapter's name; None is the base.
-        digest: of the adapter's file; "" for the base.
-        largest_logit_difference: from base, over the vocabulary, for the token after the prompt.
-        kl: KL(model || base) of that token's distribution, in nats.
-        changed: any logit differs; False means that the adapter did nothing to this prompt.
-    """
-
-    model: str | None
-    answer: Answer
-    digest: str
-    largest_logit_difference: float
-    kl: float
-    changed: bool
-
-
 def settings_from(table: GenerateTable, loaded: Loaded, stop_text: str) -> Settings:
     """The settings of a [generate] table for a model.
 
@@ -115,7 +94,7 @@ def settings_from(table: GenerateTable, loaded: Loaded, stop_text: str) -> Setti
     )
 
 
-class _Writing:
+class Writing:
     """A row on its way from prompt to answer.
 
     Attributes:
@@ -195,7 +174,7 @@ def complete(
     """
     if empty := [i for i, prompt in enumerate(prompts) if not len(prompt)]:
         raise InputError(f"prompt {empty[0] + 1} is empty: there is nothing to continue")
-    writing = [_Writing(i, prompt, settings, loaded) for i, prompt in enumerate(prompts)]
+    writing = [Writing(i, prompt, settings, loaded) for i, prompt in enumerate(prompts)]
     with inference(loaded):
         batch = _Batch(loaded, [w for w in writing if not w.done], settings, on_token, batch_tokens)
         while left := batch.unfinished:
@@ -214,7 +193,7 @@ class _Batch:
     """
 
     def __init__(
-        self, loaded: Loaded, waiting: list[_Writing], settings: Settings, on_token: OnToken | None, batch_tokens: int
+        self, loaded: Loaded, waiting: list[Writing], settings: Settings, on_token: OnToken | None, batch_tokens: int
     ) -> None:
         self.loaded, self.settings, self.on_token, self.batch_tokens = loaded, settings, on_token, batch_tokens
         self.rows, self.inside, self.waiting = rows_for(loaded), [], _longest_last(waiting)
@@ -255,7 +234,7 @@ class _Batch:
         else:
             self._take(self.inside, self.rows.step([w.tokens[-1] for w in self.inside]))
 
-    def _entering(self, going: list[_Writing]) -> list[_Writing]:
+    def _entering(self, going: list[Writing]) -> list[Writing]:
         """Those of the waiting that get in now: none until a quarter of the places is free."""
         if not self.waiting:
             return []
@@ -271,7 +250,7 @@ class _Batch:
         """Whether a row that is done makes the batch wider than those that go on can ever be."""
         return max(self.rows.lengths) >= max(self.inside[i].reserve for i in going)
 
-    def _take(self, writing: list[_Writing], hidden: torch.Tensor) -> None:
+    def _take(self, writing: list[Writing], hidden: torch.Tensor) -> None:
         how = self.settings
         logits = self.loaded.head(hidden)
         tokens = choose(logits, how.temperature, how.top_k, how.top_p, [w.uniform for w in writing])
@@ -280,7 +259,7 @@ class _Batch:
                 w.take(token, how.stop_ids, self.on_token)
 
 
-def _longest_last(writing: list[_Writing]) -> list[_Writing]:
+def _longest_last(writing: list[Writing]) -> list[Writing]:
     return sorted(writing, key=lambda w: (w.reserve, len(w.tokens), -w.index))
 
 
@@ -290,43 +269,6 @@ def next_logits(loaded: Loaded, prompt: Sequence[int]) -> torch.Tensor:
     with inference(loaded):
         hidden = loaded.decoder(input_ids=ids, use_cache=False).last_hidden_state[:, -1]
         return loaded.head(hidden)[0].float().cpu()
-
-
-def compare(
-    loaded: Loaded,
-    models: Sequence[str | None],
-    prompt: Sequence[int],
-    settings: Settings,
-    digests: Mapping[str, str],
-    on_token: OnToken | None = None,
-) -> list[Compared]:
-    """The same prompt answered by several models, one after the other, with the same random numbers.
-
-    Args:
-        models: adapters by name; None is the base.
-        digests: of each adapter's file, by name (`adapters.inspect`).
-        on_token: called with (place in `models`, token).
-
-    Raises:
-        KeyError: an adapter that is not attached, or has no digest.
-        InputError, WorkFailed: see `complete`.
-    """
-    proof = ["" if name is None else digests[name] for name in models]
-    with loaded.using(None):
-        base = next_logits(loaded, prompt)
-    compared = []
-    for place, (name, digest) in enumerate(zip(models, proof, strict=True)):
-        report = None if on_token is None else functools.partial(_as_row, on_token, place)
-        with loaded.using(name):
-            answer = complete(loaded, [prompt], settings, on_token=report)[0]
-            logits = base if name is None else next_logits(loaded, prompt)
-        difference = float((logits - base).abs().max())
-        compared.append(Compared(name, answer, digest, difference, divergence(logits, base), difference > 0.0))
-    return compared
-
-
-def _as_row(on_token: OnToken, place: int, row: int, token: int) -> None:
-    on_token(place, token)
 
 
 def divergence(logits: torch.Tensor, base: torch.Tensor) -> float:

@@ -133,8 +133,8 @@ class Rows:
         return hidden[:, 0]
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Only these rows go on."""
-        if len(rows) == len(self.lengths):
+        """Only these rows go on, in this order; one that is named twice goes on twice."""
+        if list(rows) == list(range(len(self.lengths))):
             return
         width = max(self.lengths)
         self.lengths = [self.lengths[r] for r in rows]

@@ -16,7 +16,7 @@ from engine.tokens import prompts
 from engine.tokens.examples import Encoder
 
 if TYPE_CHECKING:
-    from engine.generation.answering import Compared
+    from engine.generation.together import Compared
 
 BASE = "base"
 
@@ -49,7 +49,7 @@ def run(
     project = folder.load(overrides)
     texts = _texts(asked, project, sys.stdin)
     chosen = _adapters(workspace, folder, adapters, base)
-    from engine.generation import answering
+    from engine.generation import answering, together
 
     loaded = work.load_base(project, workspace, console.emit)
     names: dict[str | None, str] = {None: BASE}
@@ -64,7 +64,7 @@ def run(
     models = [name for name in names if base or name is not None]
     document: list[dict[str, Any]] = []
     for text in texts:
-        answers = answering.compare(loaded, models, encoder.prompt(template.prompt(text)), settings, digests)
+        answers = together.compare(loaded, models, encoder.prompt(template.prompt(text)), settings, digests)
         document.append({"prompt": text, "answers": [_answer(names[a.model], a) for a in answers]})
         _tell(console, document[-1])
     return {"prompts": document}

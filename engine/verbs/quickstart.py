@@ -86,13 +86,13 @@ def _compare(
     console: Console, loaded: Any, project: Project, data: Any, name: str, adapter: Path
 ) -> list[dict[str, Any]]:
     """Ask base and adapter the same unseen prompts, show the answers side by side."""
-    from engine.generation import answering
+    from engine.generation import answering, together
 
     digests = {name: adapter_files.inspect(adapter).sha256}
     settings = answering.settings_from(project.generate, loaded, data.template.stop)
     made = []
     for prompt, ids in work.watch_prompts(project, data, SHOWN):
-        made.append(_comparison(prompt, answering.compare(loaded, [None, name], ids, settings, digests)))
+        made.append(_comparison(prompt, together.compare(loaded, [None, name], ids, settings, digests)))
         _show(console, made[-1])
     return made
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from engine import spec
 from engine.errors import InputError, WorkFailed
 from engine.generation import answering, decoding
-from engine.generation.answering import Answer, Settings, compare, complete, divergence, next_logits, settings_from
+from engine.generation.answering import Answer, Settings, complete, divergence, next_logits, settings_from
+from engine.generation.together import compare
 from engine.models.loaded import Loaded
 from engine.tables import GenerateTable
 from engine.training import lora

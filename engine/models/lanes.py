@@ -1,0 +1,123 @@
+"""Several adapters in one batch: each row of a forward pass goes through the adapter of its lane, or through none.
+
+    rows   base | base | a | b        the base's product once, for all rows
+    lora            -  | -  | A,B of a | A,B of b      two thin products a lane, added to its own rows
+
+Comes from: a `Loaded` with stored or training adapters attached. Goes to: `generation.together`. PEFT's own way
+(`adapter_names`) gathers each adapter's rows by index, in every layer; here the rows of a lane stand next to each other
+and are a slice. The arithmetic is PEFT's, to the last rounding, so that a lane says what its adapter says alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+
+from engine.errors import InputError
+from engine.models import switching
+from engine.models.loaded import Loaded
+
+
+def cannot_share(loaded: Loaded, name: str | None) -> str | None:
+    """Why an adapter cannot share a batch with others, in words; None where it can.
+
+    Raises:
+        KeyError: there is no such adapter.
+    """
+    if name is None or loaded.peft is None:
+        return None
+    from peft.tuners.lora import LoraLayer
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import AuxiliaryTrainingWrapper
+
+    key = loaded.names[name]
+    for module in loaded.causal.modules():
+        if isinstance(module, AuxiliaryTrainingWrapper):
+            if key in module._adapters:
+                return "it replaces whole modules"
+        elif isinstance(module, BaseTunerLayer):
+            if not isinstance(module, LoraLayer):
+                return f"it is no LoRA adapter ({type(module).__name__})"
+            if key in module.lora_embedding_A:
+                return "it adapts an embedding"
+            if key in module.lora_A and key in module.lora_variant:
+                return "it is more than two matrices (DoRA or another variant)"
+            if key in module.lora_A and getattr(module.base_layer, "weight", torch.empty(0)).ndim > 2:
+                return "it adapts a convolution"
+    return None
+
+
+class Lanes:
+    """Which adapter each row of the next forward passes goes through."""
+
+    def __init__(self, names: dict[str, str]) -> None:
+        self._names = names
+        self.groups: list[tuple[str, slice]] = []
+
+    def assign(self, models: Sequence[str | None]) -> None:
+        """Row i of the batch is to go through adapter `models[i]` (None: the base alone).
+
+        Rows of one adapter should stand next to each other: each such group costs two products a layer.
+
+        Raises:
+            KeyError: there is no such adapter.
+        """
+        self.groups, start = [], 0
+        for name, rows in groupby(models):
+            end = start + len(list(rows))
+            if name is not None:
+                self.groups.append((self._names[name], slice(start, end)))
+            start = end
+
+
+@contextlib.contextmanager
+def lanes(loaded: Loaded) -> Iterator[Lanes]:
+    """While in the block forward passes go row by row through the adapters that `Lanes.assign` names.
+
+    Eval mode and no gradients are the caller's (`decoding.inference`). Afterwards all is as it was, training's adapter
+    included.
+
+    Raises:
+        InputError: an adapter is attached whose initialisation changed the base, so that there is no base lane.
+    """
+    assigned = Lanes(loaded.names)
+    if loaded.peft is None:
+        yield assigned
+        return
+    if loaded.base_changed:
+        raise InputError("the base is not there: lora.init has moved a part of it into the adapter")
+    from peft.tuners.lora import LoraLayer
+
+    layers: list[Any] = [m for m in loaded.causal.modules() if isinstance(m, LoraLayer) and len(m.lora_A)]
+    with switching.using(loaded.peft, None):
+        try:
+            for layer in layers:
+                layer.forward = functools.partial(_forward, layer, _rounds_first(layer), assigned)
+            yield assigned
+        finally:
+            for layer in layers:
+                vars(layer).pop("forward", None)
+
+
+def _rounds_first(layer: Any) -> bool:
+    """PEFT's layers on quantized weights round the update to the result's type before they add it; others after."""
+    return type(layer).__name__ in ("Linear4bit", "Linear8bitLt")
+
+
+def _forward(
+    layer: Any, rounds_first: bool, assigned: Lanes, x: torch.Tensor, *args: Any, **kwargs: Any
+) -> torch.Tensor:
+    """(rows, tokens, in) -> (rows, tokens, out)."""
+    result = layer.base_layer(x, *args, **kwargs)
+    for key, rows in assigned.groups:
+        if key not in layer.lora_A:
+            continue
+        a, b = layer.lora_A[key], layer.lora_B[key]
+        update = b(a(x[rows].to(a.weight.dtype))) * layer.scaling[key]
+        result[rows] += update.to(result.dtype) if rounds_first else update
+    return result
