@@ -285,11 +285,11 @@ def _toml(value: Any) -> str:
 def explained(field: FieldInfo) -> str:
     """What a key is, its type, unit and limits, its default and why that is the default."""
     extra: dict[str, str] = field.json_schema_extra or {}  # type: ignore[assignment]
-    notes = ", ".join(
-        [type_name(field.annotation), *([f"in {extra['unit']}"] if extra["unit"] else []), *limits(field)]
-    )
+    kind = type_name(field.annotation)
+    kind = f"one of {kind}" if get_origin(field.annotation) is Literal else kind
+    notes = [kind[0].upper() + kind[1:], *([f"in {extra['unit']}"] if extra["unit"] else []), *limits(field)]
     default = "not set" if field.default is None else _toml(field.default)
-    return f"{field.description} ({notes}). Default {default}: {extra['why']}."
+    return f"{field.description} {', '.join(notes)}. Default {default}: {extra['why']}."
 
 
 def limits(field: FieldInfo) -> list[str]:

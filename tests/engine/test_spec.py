@@ -46,7 +46,9 @@ def test_every_key_is_documented() -> None:
         for name, field in model.model_fields.items():
             assert field.description, f"{table}.{name}"
             assert field.description.endswith((".", ").")), f"{table}.{name}"
-            assert set(field.json_schema_extra or {}) == {"unit", "why"}, f"{table}.{name}"
+            extra: Any = field.json_schema_extra
+            assert set(extra) == {"unit", "why"} and extra["why"], f"{table}.{name}"
+            assert not extra["why"].endswith("."), f"{table}.{name}"
             assert "\n" not in field.description
 
 
@@ -144,11 +146,24 @@ def test_the_commented_file_is_the_defaults_and_shows_every_key() -> None:
     text = spec.commented(heading="My project")
     assert text.startswith("# My project\n")
     assert spec.parse(text) == Project()
+    unbroken = text.replace("\n#   ", " ")
     for table, model in TABLES.items():
         for name, field in model.model_fields.items():
-            assert f"\n# {name}: {field.description}" in text
+            assert f"\n# {name}: {spec.explained(field)}" in unbroken
             assert re.search(rf"^# {name} =", text, re.MULTILINE), f"{table}.{name}"
-    assert max(map(len, text.split("\n"))) < 400
+    assert max(map(len, text.split("\n"))) <= 110
+
+
+def test_a_key_is_explained_with_type_unit_limits_default_and_reason() -> None:
+    said = spec.explained(TABLES["train"].model_fields["max_length"])
+    assert said == (
+        "Longest example. Whole number, in tokens, at least 8. Default 1024: enough for most instruction rows; `check` "
+        "shows the lengths of yours."
+    )
+    assert spec.limits(TABLES["lora"].model_fields["r"]) == ["at least 1", "at most 4096"]
+    assert spec.limits(TABLES["data"].model_fields["test_fraction"]) == ["at least 0", "less than 1"]
+    assert "One of cut | refuse | stop. Default " in spec.explained(TABLES["train"].model_fields["overlong"])
+    assert "Default not set: " in spec.explained(TABLES["data"].model_fields["test"])
 
 
 def test_the_commented_defaults_are_valid_without_their_comment_sign() -> None:
