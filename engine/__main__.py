@@ -288,7 +288,9 @@ def runs(
 @app.command()
 def watch(
     context: typer.Context,
-    run: Annotated[str, typer.Argument(metavar="RUN", help='"PROJECT/NUMBER", "PROJECT/jobs/NUMBER", a project (newest run), a folder.')],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help='"PROJECT/7", "PROJECT/jobs/7", a project (newest run), a folder.')
+    ],
     workspace: Root = None,
     as_json: JsonLines = False,
 ) -> None:

@@ -1,11 +1,12 @@
-"""The workspace on disk: projects, their runs, what state each run is in. No torch.
+"""The workspace on disk: projects, their runs and jobs. No torch.
 
     WORKSPACE/projects/NAME/project.toml
     WORKSPACE/projects/NAME/runs/0007/   project.toml run.json events.jsonl log.txt checkpoints/ adapter/
                                          evaluation.json ledger.json samples.jsonl
+    WORKSPACE/projects/NAME/jobs/0003/   job.json events.jsonl log.txt result.json
     WORKSPACE/data/
 
-A run's state is read from its event log and from whether its process lives; nothing else records it.
+What state a run or a job is in is read from its folder (see `folders`).
 """
 
 from __future__ import annotations
@@ -15,149 +16,24 @@ import os
 import re
 import sysconfig
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TypeVar
 
-from engine import events, spec
-from engine.errors import InputError, WorkFailed
-from engine.files import disk_errors
-from engine.log_ends import LogEnds
+from engine import spec
+from engine.errors import InputError
+from engine.files import disk_errors, write_json
+from engine.folders import Job, JobFolder, Run, RunState, State, process_lives, process_start
 
-State = Literal["empty", "running", "done", "stopped", "failed", "killed"]
+__all__ = [
+    "Job", "JobFolder", "ProjectFolder", "Run", "RunState", "State", "Workspace", "age", "process_lives",
+    "process_start", "shipped",
+]  # fmt: skip
+
+_Folder = TypeVar("_Folder", bound=JobFolder)
+
 WORKSPACE_VARIABLE = "LORAWORKBENCH_WORKSPACE"
-
-
-@dataclass(frozen=True, slots=True)
-class RunState:
-    """What a run's events say of it.
-
-    Attributes:
-        state: "killed" is a log without an end whose process is gone.
-        step, steps, loss: of the last optimizer step; None before the first.
-        started, seen: times of the first and last event, seconds since the epoch.
-        problem: why it failed, or None.
-    """
-
-    state: State
-    verb: str = ""
-    step: int | None = None
-    steps: int | None = None
-    loss: float | None = None
-    started: float | None = None
-    seen: float | None = None
-    problem: str | None = None
-
-
-class Run:
-    """The folder of one run."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __repr__(self) -> str:
-        return f"Run({self.label})"
-
-    @property
-    def label(self) -> str:
-        """ "starter/0007": how a run is named on the command line."""
-        return f"{self.path.parent.parent.name}/{self.path.name}"
-
-    @property
-    def project_file(self) -> Path:
-        return self.path / spec.FILE_NAME
-
-    @property
-    def events(self) -> Path:
-        return self.path / "events.jsonl"
-
-    @property
-    def log(self) -> Path:
-        return self.path / "log.txt"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def adapter(self) -> Path:
-        return self.path / "adapter"
-
-    def state(self) -> RunState:
-        """What the event log says, without reading more of it than that takes (see `LogEnds`)."""
-        try:
-            with LogEnds(self.events) as log:
-                begun = log.last(events.Started)
-                last = log.last(events.Event)
-                if begun is None or last is None:
-                    return RunState("empty")
-                first, step = log.first(), log.last(events.Step)
-        except FileNotFoundError:
-            return RunState("empty")
-        state: State
-        problem = None
-        if isinstance(last, events.Finished):
-            state = "stopped" if last.reason == "stopped" else "done"
-        elif isinstance(last, events.Failed):
-            state, problem = "failed", last.problem
-        else:
-            state = "running" if process_lives(begun.pid, begun.pid_started) else "killed"
-        return RunState(
-            state,
-            begun.verb,
-            step.step if step else None,
-            step.steps if step else None,
-            step.loss if step else None,
-            first.t if first else None,
-            last.t,
-            problem,
-        )
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the run for one process.
-
-        Raises:
-            WorkFailed: another process works in it.
-        """
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self.path / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            remedy = f"follow it with `loraworkbench watch {self.label}`"
-            raise WorkFailed("another process is working in this run", where=str(self.path), remedy=remedy) from error
-        try:
-            yield
-        finally:
-            lock.release()
-
-
-def process_start(pid: int) -> float:
-    """When process `pid` started, seconds since the epoch; 0.0 where it does not exist."""
-    import psutil
-
-    try:
-        return psutil.Process(pid).create_time()
-    except psutil.Error:
-        return 0.0
-
-
-def process_lives(pid: int, started: float) -> bool:
-    """Whether the process that had `pid` and started at `started` still lives (a reused pid does not count)."""
-    import psutil
-
-    if pid < 1:
-        return False
-    try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - started) < 2.0 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
 
 
 @dataclass(frozen=True)
@@ -183,12 +59,17 @@ class ProjectFolder:
         """The project file, checked (see `spec.load`)."""
         return spec.load(self.file, overrides)
 
+    @property
+    def jobs_folder(self) -> Path:
+        return self.path / "jobs"
+
     def runs(self) -> list[Run]:
         """The runs, oldest first."""
-        if not self.runs_folder.is_dir():
-            return []
-        found = [p for p in self.runs_folder.iterdir() if p.name.isdecimal() and p.is_dir()]
-        return [Run(p) for p in sorted(found, key=lambda p: int(p.name))]
+        return _numbered(self.runs_folder, Run)
+
+    def jobs(self) -> list[Job]:
+        """The detached evaluations and merges, oldest first."""
+        return _numbered(self.jobs_folder, Job)
 
     def run(self, number: str | int) -> Run:
         """The run with this number.
@@ -196,11 +77,22 @@ class ProjectFolder:
         Raises:
             InputError: there is none.
         """
-        for run in self.runs():
-            if str(number).isdecimal() and int(run.path.name) == int(number):
-                return run
-        have = ", ".join(r.path.name for r in self.runs()) or "none yet"
-        raise InputError(f"no run {number} in project {self.name} (runs: {have})", where=str(self.runs_folder))
+        return self._one(self.runs(), "run", number, self.runs_folder)
+
+    def job(self, number: str | int) -> Job:
+        """The job with this number.
+
+        Raises:
+            InputError: there is none.
+        """
+        return self._one(self.jobs(), "job", number, self.jobs_folder)
+
+    def _one(self, among: list[_Folder], noun: str, number: str | int, where: Path) -> _Folder:
+        for each in among:
+            if str(number).isdecimal() and int(each.path.name) == int(number):
+                return each
+        have = ", ".join(each.path.name for each in among) or "none yet"
+        raise InputError(f"no {noun} {number} in project {self.name} ({noun}s: {have})", where=str(where))
 
     def new_run(self) -> Run:
         """Make the folder of the next run; two processes never get the same one.
@@ -208,17 +100,42 @@ class ProjectFolder:
         Raises:
             WorkFailed: it cannot be made.
         """
-        with disk_errors(self.runs_folder):
-            self.runs_folder.mkdir(parents=True, exist_ok=True)
-            there = self.runs()
-            number = int(there[-1].path.name) + 1 if there else 1
-            while True:
-                path = self.runs_folder / f"{number:04d}"
-                try:
-                    path.mkdir()
-                    return Run(path)
-                except FileExistsError:
-                    number += 1
+        return _make(self.runs_folder, Run)
+
+    def new_job(self, verb: str, arguments: list[str]) -> Job:
+        """Make the folder of the next job, with what it is to do in it.
+
+        Args:
+            arguments: of the command line, without verb and project.
+
+        Raises:
+            WorkFailed: it cannot be made.
+        """
+        job = _make(self.jobs_folder, Job)
+        write_json(job.order, {"verb": verb, "arguments": arguments})
+        return job
+
+
+def _numbered(folder: Path, kind: type[_Folder]) -> list[_Folder]:
+    if not folder.is_dir():
+        return []
+    found = [p for p in folder.iterdir() if p.name.isdecimal() and p.is_dir()]
+    return [kind(p) for p in sorted(found, key=lambda p: int(p.name))]
+
+
+def _make(folder: Path, kind: type[_Folder]) -> _Folder:
+    """The next folder of its kind."""
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        there = _numbered(folder, kind)
+        number = int(there[-1].path.name) + 1 if there else 1
+        while True:
+            path = folder / f"{number:04d}"
+            try:
+                path.mkdir()
+                return kind(path)
+            except FileExistsError:
+                number += 1
 
 
 @dataclass(frozen=True)
@@ -286,6 +203,19 @@ class Workspace:
             remedy = f"`loraworkbench train {project.name}` makes one"
             raise InputError("this project has no runs yet", where=str(project.path), remedy=remedy)
         return project.runs()[-1]
+
+    def followed(self, name: str) -> JobFolder:
+        """A run (see `run`), or a job by "PROJECT/jobs/NUMBER" or by its folder.
+
+        Raises:
+            InputError: there is none.
+        """
+        path = Path(name)
+        if path.is_dir() and path.name.isdecimal() and path.resolve().parent.name == "jobs":
+            return Job(path.resolve())
+        if match := re.fullmatch(r"(.+)/jobs/(\d+)", name):
+            return self.project(match[1]).job(match[2])
+        return self.run(name)
 
     def resolve(self, path: str) -> Path:
         """A path of the TOML: relative ones are relative to the workspace."""

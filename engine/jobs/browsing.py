@@ -175,17 +175,18 @@ class Browser:
         text = request.get("text")
         if not isinstance(text, str) or not text:
             raise InputError("`text` is what to look for")
-        last = time.monotonic()
+        last, told = time.monotonic(), 0
 
-        def go_on(at: int) -> bool:
-            nonlocal last
+        def go_on(at: int, found: list[int]) -> bool:
+            nonlocal last, told
             if time.monotonic() - last >= NOTE_SECONDS:
-                last = time.monotonic()
-                self.send({"note": "find", "split": split, "at": at})
+                new, told, last = found[told:], len(found), time.monotonic()
+                self.send({"note": "find", "id": request["id"], "at": at, "numbers": new})
             return mine == self._finding
 
         backward = choice(request, "direction", ("forward", "backward"), "forward") == "backward"
-        return self.sources.find(split, text, number(request, "from", 1, 1), backward, go_on)
+        start, most = number(request, "from", 1, 1), number(request, "most", 1, 1, 10_000)
+        return self.sources.find(split, text, start, backward, most, go_on)
 
     # --- rows as the model will see them
 

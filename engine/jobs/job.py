@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from engine import events
+from engine.control import StopRequest, stop_requests
 from engine.errors import EngineError, Stopped
 from engine.events import Emit
-from engine.store import Run, process_start
+from engine.store import JobFolder, process_start
 
 
 def tell(*listeners: Emit) -> Emit:
@@ -37,7 +38,9 @@ class Ending:
 
 
 @contextlib.contextmanager
-def job(verb: str, project: str, emit: Emit, run: Run | None = None, resumed: int | None = None) -> Iterator[Ending]:
+def job(
+    verb: str, project: str, emit: Emit, run: JobFolder | None = None, resumed: int | None = None
+) -> Iterator[Ending]:
     """Wrap a job's work in its first and last event; failures are told before they are raised on.
 
     The traceback of a failure goes to the run's log, never to the user's screen; so does what libraries print.
@@ -78,7 +81,42 @@ def job(verb: str, project: str, emit: Emit, run: Run | None = None, resumed: in
 
 
 @contextlib.contextmanager
-def library_output(run: Run | None) -> Iterator[None]:
+def told_job(verb: str, project: str, listener: Emit, folder: JobFolder | None, words: str) -> Iterator[Emit]:
+    """`job` for work that keeps nothing of what it has not finished; gives the `emit` to do it with.
+
+    With a `folder` it also speaks to the event log there, and a first SIGTERM or SIGINT ends it with its next progress
+    (a second one at once), told as `finished("stopped")`.
+
+    Raises:
+        Stopped: it was; `words` say so. WorkFailed: another process works in the folder.
+    """
+    if folder is None:
+        with job(verb, project, listener):
+            yield listener
+        return
+    with folder.lock(), stop_requests() as stop:
+        log = events.EventLog(folder.events)
+        emit = tell(log, listener)
+        try:
+            with job(verb, project, emit, folder):
+                yield until_stopped(emit, stop, words)
+        finally:
+            log.close()
+
+
+def until_stopped(emit: Emit, stop: StopRequest, words: str) -> Emit:
+    """`emit`, raising `Stopped` instead of telling a progress after a stop; what is complete (`Saved`) is still told."""
+
+    def speak(event: events.Event) -> None:
+        if stop and isinstance(event, events.Stage | events.Note | events.Scored):
+            raise Stopped(words)
+        emit(event)
+
+    return speak
+
+
+@contextlib.contextmanager
+def library_output(run: JobFolder | None) -> Iterator[None]:
     """What libraries print while a run works goes to its log.txt; the console keeps the stream it was made with."""
     if run is None:
         yield
@@ -91,7 +129,7 @@ def library_output(run: Run | None) -> Iterator[None]:
         yield
 
 
-def _store_trace(run: Run) -> str | None:
+def _store_trace(run: JobFolder) -> str | None:
     with contextlib.suppress(OSError):  # the disk may be what failed
         with run.log.open("a", encoding="utf-8") as log:
             log.write(traceback.format_exc())

@@ -6,6 +6,7 @@ events; who listens (a log file, a console, nobody) is not its business.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,9 +176,7 @@ def merge(
     """
     from dataclasses import asdict
 
-    from engine.errors import WorkFailed
     from engine.merging import merge as merging
-    from engine.merging import verify
     from engine.models import loading
     from engine.models.nf4 import FourBit
 
@@ -202,21 +201,13 @@ def merge(
     )
     facts = {k: v for k, v in asdict(report).items() if k != "out"}
     facts |= {"base": str(base), "adapter": str(adapter), "verification": None}
-    if prove:
-        data = dataset_of(project, workspace, lambda _: None)
-        examples = (data.test or data.train).examples[:VERIFIED_ROWS]
-        emit(events.Stage(name="verify the merge", done=0, total=1))
-        proof = verify.verify(project, workspace, adapter, beside, examples, base_weights)
-        emit(events.Stage(name="verify the merge", done=1, total=1))
-        facts["verification"] = proof.to_json()
-        if not proof.holds:
-            write_json(beside / "merge.json", facts)
-            raise WorkFailed(
-                f"the merged model differs from base + adapter: KL {proof.kl:.2g} (base alone: {proof.adapter_kl:.2g}), "
-                f"perplexity {proof.perplexity_merged:.4g} for {proof.perplexity_adapter:.4g}",
-                where=str(beside),
-                remedy="it is kept there for inspection and was not put in its place",
-            )
+    try:
+        if prove:
+            facts["verification"] = _prove(project, workspace, adapter, beside, base_weights, facts, emit)
+    except BaseException:
+        if not (beside / "merge.json").exists():  # it is there where the proof failed: that one is kept
+            shutil.rmtree(beside, ignore_errors=True)
+        raise
     write_json(beside / "merge.json", facts)
     swap_folder(beside, out)
     emit(events.Saved(what="merged model", path=str(out), bytes=size_of(out)))
@@ -225,6 +216,35 @@ def merge(
 
 VERIFIED_ROWS = 24
 """Rows whose prompts and completions a merge is verified on."""
+
+
+def _prove(
+    project: Project, workspace: Workspace, adapter: Path, merged: Path, base_weights: Any, facts: Any, emit: Emit
+) -> dict[str, Any]:
+    """What `verify.verify` found, as plain values.
+
+    Raises:
+        WorkFailed: the merged model is not base + adapter; its folder is kept, with merge.json in it.
+    """
+    from engine.errors import WorkFailed
+    from engine.merging import verify
+
+    data = dataset_of(project, workspace, lambda _: None)
+    examples = (data.test or data.train).examples[:VERIFIED_ROWS]
+
+    def progress(done: int, total: int) -> None:
+        emit(events.Stage(name="verify the merge", done=done, total=total))
+
+    proof = verify.verify(project, workspace, adapter, merged, examples, base_weights, progress)
+    if not proof.holds:
+        write_json(merged / "merge.json", {**facts, "verification": proof.to_json()})
+        raise WorkFailed(
+            f"the merged model differs from base + adapter: KL {proof.kl:.2g} (base alone: {proof.adapter_kl:.2g}), "
+            f"perplexity {proof.perplexity_merged:.4g} for {proof.perplexity_adapter:.4g}",
+            where=str(merged),
+            remedy="it is kept there for inspection and was not put in its place",
+        )
+    return proof.to_json()
 
 
 def adapter_of(workspace: Workspace, project: ProjectFolder, name: str | None) -> tuple[str, Path]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,11 +66,20 @@ class Verification:
 
 
 def verify(
-    project: Project, workspace: Workspace, adapter: Path, merged: Path, examples: Sequence[Example], base_weights: str
+    project: Project,
+    workspace: Workspace,
+    adapter: Path,
+    merged: Path,
+    examples: Sequence[Example],
+    base_weights: str,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Verification:
     """Compare `merged` with base + adapter on the prompts and completions of `examples`.
 
     Both are loaded one after the other, so that memory holds one of them at a time.
+
+    Args:
+        progress: gets (passes done, passes in all): of each prompt one by base, base + adapter and merged.
 
     Raises:
         InputError, WorkFailed: one of them does not load.
@@ -80,17 +89,30 @@ def verify(
     reference = loading.load(project.model_copy(update={"model": taken}), workspace)
     reference.load_adapter(NAME, adapter)
     prompts = [e.prompt_ids for e in examples]
+    done, total = 0, 3 * len(prompts)
+
+    def logits(loaded: Loaded) -> list[torch.Tensor]:
+        nonlocal done
+        found = []
+        for prompt in prompts:
+            progress(done, total)
+            found.append(answering.next_logits(loaded, prompt))
+            done += 1
+        return found
+
+    progress(0, total)
     with reference.using(None):
-        base = [answering.next_logits(reference, p) for p in prompts]
+        base = logits(reference)
     with reference.using(NAME):
-        tuned = [answering.next_logits(reference, p) for p in prompts]
+        tuned = logits(reference)
         before, tokens = _nll(reference, examples, project)
     del reference
     gc.collect()
     table = whole.model_copy(update={"base": str(merged.resolve()), "revision": None})
     result = loading.load(project.model_copy(update={"model": table}), workspace)
-    after = [answering.next_logits(result, p) for p in prompts]
+    after = logits(result)
     nll, _ = _nll(result, examples, project)
+    progress(total, total)
     return Verification(
         kl=_mean(answering.divergence(t, a) for t, a in zip(tuned, after, strict=True)),
         adapter_kl=_mean(answering.divergence(t, b) for t, b in zip(tuned, base, strict=True)),

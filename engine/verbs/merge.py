@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 from engine.console import Console
 from engine.errors import InputError
+from engine.files import write_json
 from engine.jobs import work
 from engine.store import Workspace
+from engine.verbs.detaching import options, start_job
 
 
 def run(
@@ -24,6 +26,10 @@ def run(
     replace: bool,
     verify: bool,
     console: Console,
+    *,
+    density: float | None = None,
+    detach: bool = False,
+    number: int | None = None,
 ) -> dict[str, Any]:
     """Merge, and return what was done as the document for --json.
 
@@ -31,9 +37,10 @@ def run(
         weights: one for each of several adapters; empty: 1 each.
         method: how several are combined (see `combine.combine`).
         out: default projects/NAME/merged/ADAPTER, with "-nf4" for the rounded base.
+        density: the share of values that ties, dare and magnitude_prune keep.
+        detach: do it in a process and a job folder of its own; what is returned is about that.
+        number: of the job folder to do it in, which `detach` has made.
     """
-    from engine.jobs.job import job
-
     folder = workspace.project(project_name)
     project = folder.load(overrides)
     chosen = [work.adapter_of(workspace, folder, name) for name in adapters or [None]]
@@ -42,7 +49,18 @@ def run(
     name = "+".join(n for n, _ in chosen)
     suffix = "" if base_weights == "original" else "-nf4"
     target = out or folder.path / "merged" / (name + suffix)
-    with job("merge", folder.name, console.emit):
+    if detach:
+        order = options(
+            ("--set", overrides), ("--adapter", [p for _, p in chosen]), ("--weight", weights), ("--method", [method]),
+            ("--density", None if density is None else [density]), ("--base-weights", [base_weights]),
+            ("--out", [target.resolve()]),
+        )  # fmt: skip
+        order += ["--replace"] * replace + ["--verify" if verify else "--no-verify"]
+        return start_job(workspace, folder, "merge", order, console)
+    from engine.jobs.job import told_job
+
+    place = None if number is None else folder.job(number)
+    with told_job("merge", folder.name, console.emit, place, "stopped; nothing was written") as emit:
         adapter, made = chosen[0][1], None
         if len(chosen) > 1 or weights:
             from engine.merging import combine
@@ -50,12 +68,14 @@ def run(
             target.parent.mkdir(parents=True, exist_ok=True)
             made = target.with_name(target.name + ".adapter")
             pairs = [(p, w) for (_, p), w in zip(chosen, weights or [1.0] * len(chosen), strict=True)]
-            combine.combine(pairs, made, method=method)  # type: ignore[arg-type]
+            combine.combine(pairs, made, method=method, density=density, replace=True, emit=emit)  # type: ignore[arg-type]
             adapter = made
         try:
             document = work.merge(
-                folder, project, adapter, target, console.emit, base_weights=base_weights, replace=replace, prove=verify
+                folder, project, adapter, target, emit, base_weights=base_weights, replace=replace, prove=verify
             )
+            if place is not None:
+                write_json(place.result, document)
         finally:
             if made is not None:
                 shutil.rmtree(made, ignore_errors=True)

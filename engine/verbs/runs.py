@@ -42,6 +42,39 @@ def run(workspace: Workspace, project_name: str | None, console: Console) -> dic
     return {"runs": [_document(each, state) for each, state in found]}
 
 
+def jobs(workspace: Workspace, project_name: str | None, console: Console) -> dict[str, Any]:
+    """Print the detached evaluations and merges of one project or of all, the oldest first.
+
+    Returns:
+        {"jobs": [{job, project, number, path, verb, arguments, state, started, seen, problem, next}]}; as in `run`.
+
+    Raises:
+        InputError: there is no such project.
+    """
+    found = [(job, job.state()) for folder in chosen(workspace, project_name) for job in folder.jobs()]
+    rows, documents = [], []
+    for job, state in found:
+        verb, arguments = job.ordered()
+        started = "-" if state.started is None else f"{age(state.started)} ago"
+        follow = job.result if state.state == "done" else f"loraworkbench watch {job.label}"
+        rows.append([job.label, verb, state.state, started, str(follow)])
+        documents.append(
+            {
+                "job": job.label, "project": job.project_path.name, "number": int(job.path.name), "path": job.path,
+                "verb": verb, "arguments": arguments, "state": state.state, "started": state.started,
+                "seen": state.seen, "problem": state.problem, "next": str(follow),
+            }
+        )  # fmt: skip
+    if rows:
+        console.table(["job", "verb", "state", "started", "next"], rows, "<<<><")
+        for job, state in found:
+            if state.problem:
+                console.say(f"\n{job.label} failed: {state.problem}")
+    else:
+        console.say("no jobs yet; `loraworkbench eval PROJECT --detach` starts one")
+    return {"jobs": documents}
+
+
 def next_command(run: Run, state: RunState) -> str:
     """What a person would do with a run in this state."""
     project, number = run.label.split("/")

@@ -9,7 +9,7 @@ from pathlib import Path
 from engine import events
 from engine.console import Console
 from engine.errors import WorkFailed
-from engine.store import Run, Workspace, process_lives
+from engine.store import Job, JobFolder, Workspace, process_lives
 
 POLL_SECONDS = 0.1
 PATIENCE_SECONDS = 120.0
@@ -26,7 +26,7 @@ def run(workspace: Workspace, name: str, console: Console) -> int:
         InputError: there is no such run.
         WorkFailed: it was killed: its process is gone and its log has no end.
     """
-    followed = workspace.run(name)
+    followed = workspace.followed(name)
     console.say(f"watching {followed.label}; Ctrl+C leaves it alone")
     last: events.AnyEvent | None = None
     liveness = _Liveness(followed)
@@ -42,18 +42,24 @@ def run(workspace: Workspace, name: str, console: Console) -> int:
         return 130 if last.reason == "stopped" else 0
     if isinstance(last, events.Failed):
         return 1
-    project, number = followed.label.split("/")
     raise WorkFailed(
         "killed: the process is gone without an end, perhaps for want of memory",
         where=str(followed.path),
-        remedy=f"go on from the newest checkpoint with `loraworkbench train {project} --resume {int(number)}`",
+        remedy=_after_a_kill(followed),
     )
+
+
+def _after_a_kill(followed: JobFolder) -> str:
+    project, number = followed.project_path.name, int(followed.path.name)
+    if isinstance(followed, Job):
+        return f"start it again with `loraworkbench {followed.ordered()[0] or 'eval'} {project} --detach`"
+    return f"go on from the newest checkpoint with `loraworkbench train {project} --resume {number}`"
 
 
 class _Liveness:
     """Whether the process that works in a run lives: the one of the newest `started` event."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: JobFolder) -> None:
         self.folder = run.path
         self.started: events.Started | None = None
 
