@@ -35,9 +35,10 @@ class WorkspaceWatch:
         self._wake.set()
 
     def _run(self) -> None:
-        from workbench.models.workspace import Scanner  # pydantic is behind it: not before the first paint
+        from workbench.models.workspace import Scanner, glimpse
 
-        scanner, last, failed = Scanner(self.root), None, ""
+        self.post(WorkspaceChanged(glimpse(self.root)))
+        scanner, last, failed = Scanner(self.root), None, ""  # its first scan imports pydantic
         while not self._over.is_set():
             try:
                 snapshot = scanner.scan()

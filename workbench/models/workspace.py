@@ -86,6 +86,12 @@ class Snapshot:
         return f"▶ {first.label}{done}" + (f" +{len(active) - 1}" if len(active) > 1 else "")
 
 
+def glimpse(root: Path) -> Snapshot:
+    """The projects by name alone, without what they hold: what can be said before the engine is imported."""
+    files = sorted(root.glob("projects/*/project.toml"))
+    return Snapshot(root, {f.parent.name: ProjectInfo(f.parent.name, f.parent) for f in files})
+
+
 class Scanner:
     """Looks at a workspace, again and again."""
 
