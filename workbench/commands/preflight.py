@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from engine.text import one_line, pad, size
@@ -21,13 +22,11 @@ async def preflight(app: WorkbenchApp, project: str) -> bool:
 
     machine = app.gauges.machine
     try:
-        found = await app.run_worker(
-            lambda: assess(app.root, project, machine), thread=True, exit_on_error=False, group="preflight"
-        ).wait()
-    except Exception as error:
-        cause = error.__cause__ or error
-        if not isinstance(cause, InputError):
-            app.log.error(f"preflight: {cause!r}")
+        found = await asyncio.to_thread(assess, app.root, project, machine)
+    except InputError:
+        return True
+    except Exception as error:  # an estimate is never a reason not to start
+        app.log.error(f"preflight: {error!r}")
         return True
     if found.fits is not False:
         return True

@@ -4,14 +4,14 @@ running runs have taken. Comes from `machine_changed` and `run_changed`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from textual import events
 from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from engine.text import cut, one_line, size
+from engine.text import cut, one_line, pad, size
 from workbench.models.machine import Gpu, Machine, amount, bar, of_process, pair, spark
 
 if TYPE_CHECKING:
@@ -40,19 +40,30 @@ class MachineSection(Widget):
 
     def on_mount(self) -> None:
         self._places: list[int | None] = []
+        self._followed: set[str] = set()
         self.app.machine_changed.subscribe(self, self.show)
         self.app.run_changed.subscribe(self, lambda label: self.count_runs())
         self.app.workspace_changed.subscribe(self, lambda snapshot: self.count_runs())
-        gauges = getattr(self.app, "gauges", None)
-        if gauges is not None:
-            self.machine = gauges.machine
+        self.machine = self.app.gauges.machine
 
     def show(self, machine: Machine) -> None:
         self.machine = machine
         self.count_runs()
 
     def count_runs(self) -> None:
+        """Follow the running runs while the inspector is shown, and take over what their newest steps say."""
+        shown = self.app.workbench.shown("inspector")
+        wanted = {r.label for r in self.app.snapshot.runs if r.state == "running"} if shown else set()
+        for label in wanted - self._followed:
+            self.app.tails.watch(label)
+        for label in self._followed - wanted:
+            self.app.tails.unwatch(label)
+        self._followed = wanted
         self.own = tuple(own_runs(self.app))
+
+    def on_unmount(self) -> None:
+        for label in self._followed:
+            self.app.tails.unwatch(label)
 
     def render(self) -> Content:
         rows = lines(self.machine, self.own, self.size.width or 30, getattr(self.app, "ascii", False))
@@ -75,6 +86,8 @@ def lines(machine: Machine, own: tuple[tuple[str, int], ...], width: int, ascii_
     for place, gpu in enumerate(machine.gpus):
         mark = (">" if ascii_only else "▸") if place == machine.chosen and len(machine.gpus) > 1 else ""
         found += [(t, s, place) for t, s in _of_gpu(gpu, mark, width, ascii_only)]
+    if machine == Machine():
+        return [*found, ("measuring", "$text-muted", None)]
     if not machine.gpus:
         found.append((cut(f"No GPU: {machine.problem}" if machine.problem else "No GPU", width), "", None))
     found.append(_memory_line("RAM", machine.ram_used, machine.ram_total, width, ascii_only))
@@ -128,25 +141,14 @@ def _history(values: tuple[float, ...], width: int, ascii_only: bool) -> str:
 
 def _spread(left: str, right: str, width: int) -> str:
     left = cut(left, max(4, width - len(right) - 1))
-    from engine.text import pad
-
     return f"{pad(left, max(4, width - len(right) - 1))} {right}"
 
 
-def own_runs(app: Any) -> list[tuple[str, int]]:
-    """(label, bytes) of the running runs whose steps are known (`app.runs`: label -> `models.run.RunModel`)."""
-    models = getattr(app, "runs", None) or {}
+def own_runs(app: WorkbenchApp) -> list[tuple[str, int]]:
+    """(label, bytes of the newest step) of the running runs that have made one."""
     found = []
     for run in app.snapshot.runs:
-        if run.state == "running":
-            model = models.get(run.label) if hasattr(models, "get") else None
-            count = memory_of(model)
-            if count:
-                found.append((run.label, count))
+        model = app.runs.get(run.label) if run.state == "running" else None
+        if model is not None and model.step is not None and model.step.memory_bytes:
+            found.append((run.label, model.step.memory_bytes))
     return found
-
-
-def memory_of(model: Any) -> int:
-    """Bytes of the newest step of a run's model, 0 where it has none."""
-    last = getattr(model, "last", None) or getattr(model, "last_step", None)
-    return int(getattr(last, "memory_bytes", 0) or 0)

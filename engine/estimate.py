@@ -1,0 +1,272 @@
+"""How much memory a training run will take at its peak, before anything is loaded: a sum that can be read.
+
+Comes from: a project's tables and the base's shapes (`architecture`). Goes to: `loraworkbench check` and the question
+before a run is started. Every part says how it was worked out. What it rests on: transformers' decoders with PEFT's
+fp32 LoRA on this engine's own loop (flash-like attention, logits in chunks, bitsandbytes' layouts).
+
+How far off it is, measured on CPUs (tests/benchmarks/preflight.py; the figures are in its README): MEASURED_BELOW.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from engine import architecture
+from engine.architecture import Architecture, Matrix, adapter_parameters, rank_of
+from engine.store import Workspace
+from engine.tables import Project, TrainTable
+
+Device = Literal["cpu", "cuda"]
+
+BLOCK = 64
+"""Weights that share one scale in 4 bits, and 256 scales that share one with double quantization (arXiv:2305.14314)."""
+LIBRARIES = {"cpu": 440_000_000, "cuda": 550_000_000}
+"""Bytes that do not depend on the model. CPU: the process with torch, transformers, PEFT and bitsandbytes (measured).
+CUDA: the context, kernels and cuBLAS's workspaces on the card (not measured here: 0.4 to 0.6 GB is usual)."""
+KEPT_BY_MALLOC = 0.65
+"""Share of what a pass allocates and frees again that glibc's heap does not use a second time (measured: aligned blocks
+of many sizes; with MALLOC_MMAP_THRESHOLD_=1000000 it is about 0). Blocks of 32 MiB and more always go back."""
+LOGITS_AT_ONCE = 2**24
+"""Elements of a chunk of logits: `engine.models.loss.CHUNK_ELEMENTS`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A share of the peak; `how` says in words where the number comes from."""
+
+    name: str
+    bytes: int
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A run's peak memory, by part.
+
+    Attributes:
+        device: where these bytes are: the card's memory, or the process's RAM.
+        tokens: how many go through the model at once. parameters: trained ones.
+        unknown: what is not known and was assumed, as sentences. smaller: what would take less, as sentences.
+    """
+
+    device: Device
+    parts: tuple[Part, ...]
+    tokens: int
+    parameters: int
+    unknown: tuple[str, ...] = ()
+    smaller: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def total(self) -> int:
+        return sum(p.bytes for p in self.parts)
+
+    def of(self, name: str) -> int:
+        """Bytes of a part by its name, 0 where there is none."""
+        return sum(p.bytes for p in self.parts if p.name == name)
+
+
+def of_project(
+    project: Project, workspace: Workspace, device: Device, step_tokens: int | None = None, longest: int | None = None
+) -> Estimate:
+    """The estimate for a project.
+
+    Args:
+        step_tokens: tokens of the largest step, and longest: of the longest example, where the rows were tokenised.
+
+    Raises:
+        InputError: the base is not on this machine, or its shapes cannot be read.
+    """
+    base = architecture.read(architecture.find(project.model, workspace))
+    return of_base(base, project, device, step_tokens, longest)
+
+
+def of_base(
+    base: Architecture, project: Project, device: Device, step_tokens: int | None = None, longest: int | None = None
+) -> Estimate:
+    """The estimate for a base whose shapes are known."""
+    train, lora = project.train, project.lora
+    width, unknown = element_bytes(project.model.dtype, device), []
+    trained = adapter_parameters(base, lora)
+    tokens, assumed = tokens_at_once(train, step_tokens, longest)
+    if assumed:
+        unknown.append(f"The rows' lengths are not known here; steps of {tokens:,} tokens are assumed.")
+    if base.from_config:
+        unknown.append("The shapes were worked out from the config; the weights are not on this machine.")
+    if any(m.role == "expert" for m in base.matrices):
+        unknown.append("Experts are counted as held whole and not adapted; their activations are not counted.")
+    copies = 2 if lora.init in ("pissa", "olora") else 1
+    held, by = activations(base, project, tokens, width, device), "recomputed" if train.activation_checkpointing else ""
+    parts = [
+        Part("base", base_bytes(base, project, width), _base_words(base, project, width)),
+        Part("adapter", 4 * trained * copies, f"{trained:,} parameters in fp32"),
+        Part("gradients", 4 * trained, "as many fp32 numbers again"),
+        Part("optimizer", *optimizer_bytes(base, project, trained)),
+        Part("activations", held, f"{tokens:,} tokens through {base.layers} layers{by and ', ' + by}"),
+        Part("working space", *working_bytes(base, project, tokens, width, longest)),
+        *heap(base, project, tokens, width, device),
+        Part(
+            "libraries", LIBRARIES[device], "the CUDA context" if device == "cuda" else "the process before any model"
+        ),
+    ]
+    return Estimate(device, tuple(parts), tokens, trained, tuple(unknown), tuple(_smaller(project, tokens)))
+
+
+# --- what is held all the time
+
+
+def element_bytes(dtype: str, device: Device) -> int:
+    """Bytes of an unquantized weight and of the arithmetic; "auto" as `engine.models.loading.choose_dtype`."""
+    if dtype == "auto":
+        return 2 if device == "cuda" or _cpu_has_bfloat16() else 4
+    return 4 if dtype == "float32" else 2
+
+
+def _cpu_has_bfloat16(file: Path = Path("/proc/cpuinfo")) -> bool:
+    try:
+        return "avx512_bf16" in file.read_text()
+    except OSError:
+        return False
+
+
+def matrix_bytes(matrix: Matrix, quantization: str, double: bool, width: int) -> int:
+    """Bytes of a frozen weight as bitsandbytes holds it.
+
+    4 bits: half a byte each, and a scale for every 64: fp32, or with double quantization one byte and an fp32 number
+    for every 256 scales. 8 bits: a byte each, and an fp32 scale for every row (LLM.int8(), arXiv:2208.07339).
+    """
+    n = matrix.elements
+    if quantization == "none" or not matrix.linear:
+        return n * width
+    if quantization == "int8":
+        return n + 4 * matrix.outputs
+    scales = math.ceil(n / BLOCK)
+    return math.ceil(n / 2) + (scales + 4 * math.ceil(scales / 256) if double else 4 * scales)
+
+
+def base_bytes(base: Architecture, project: Project, width: int) -> int:
+    """Bytes of the frozen base."""
+    model = project.model
+    each = (matrix_bytes(m, model.quantization, model.double_quantization, width) for m in base.matrices)
+    return sum(each) + base.others * width
+
+
+def _base_words(base: Architecture, project: Project, width: int) -> str:
+    if project.model.quantization == "none":
+        return f"{base.parameters:,} weights of {width} bytes"
+    share = sum(m.elements for m in base.linear)
+    return f"{share:,} of {base.parameters:,} weights in {project.model.quantization}, the rest of {width} bytes"
+
+
+def optimizer_bytes(base: Architecture, project: Project, trained: int) -> tuple[int, str]:
+    """Bytes of AdamW's two moments and words about them (Loshchilov & Hutter, arXiv:1711.05101; arXiv:2110.02861)."""
+    kind, lora = project.train.optimizer, project.lora
+    if "8bit" not in kind:
+        return 8 * trained, "two fp32 moments a parameter"
+    sizes = [rank_of(m, lora) * side for m in base.targets(lora) for side in (m.inputs, m.outputs)]
+    small = sum(n for n in sizes if n < 4096)  # bitsandbytes keeps these in fp32
+    return 8 * small + 2 * (trained - small), "two 8-bit moments a parameter, fp32 for matrices under 4,096"
+
+
+# --- what comes and goes
+
+
+def tokens_at_once(train: TrainTable, step_tokens: int | None, longest: int | None) -> tuple[int, bool]:
+    """Tokens of the largest micro-batch, and whether the rows' lengths had to be assumed."""
+    if step_tokens is not None:
+        return max(longest or 1, min(train.micro_batch_tokens, step_tokens)), False
+    step = train.tokens_per_step or train.examples_per_step * train.max_length
+    return max(1, min(train.micro_batch_tokens, step)), True
+
+
+def activations(base: Architecture, project: Project, tokens: int, width: int, device: Device) -> int:
+    """Bytes that the backward pass needs of the forward pass.
+
+    With activation checkpointing: the input of every layer, and the inside of one (Chen et al. 2016, arXiv:1604.06174).
+    """
+    inside = [_layer_bytes(base, project, number, width, device) for number in range(base.layers)]
+    if project.train.activation_checkpointing:
+        return tokens * (base.layers * base.width * width + max(inside, default=0))
+    return tokens * sum(inside)
+
+
+def _layer_bytes(base: Architecture, project: Project, number: int, width: int, device: Device) -> int:
+    """Bytes that one layer keeps of each token.
+
+    A frozen linear layer keeps nothing (its weight gets no gradient). LoRA keeps its input in fp32, which is a copy
+    where the base computes in 16 bits or dropout is on, else one tensor for all that share it, and A x. Attention
+    keeps q, k, v and its output; a gated MLP gate, up and activated gate; a norm its input in fp32.
+    """
+    layer, lora = base.layer(number), project.lora
+    targets = {m.name for m in base.targets(lora)}
+    total, shared = 0, {}
+    for m in layer:
+        if m.name in targets:
+            total += 4 * rank_of(m, lora)
+            if lora.dropout:
+                total += 4 * m.inputs + m.inputs * (1 if device == "cuda" else 4)
+            elif width == 4:
+                shared[m.role] = max(shared.get(m.role, 0), 4 * m.inputs)
+            else:
+                total += 4 * m.inputs
+            if lora.dora:
+                total += 3 * width * m.outputs
+    total += sum(shared.values())
+    heads = sum(m.inputs for m in layer if m.role == "attention out")
+    # Twice: the whole of it, which examples of a length of their own are views of, and the groups of equal length.
+    total += width * (2 * sum(m.outputs for m in layer if m.role == "attention in") + heads)
+    inner = sum(m.inputs for m in layer if m.role == "mlp out")
+    gated = sum(m.outputs for m in layer if m.role == "mlp in") >= 2 * inner > 0
+    total += width * inner * (3 if gated else _gelu(base))
+    return total + 4 * _normalised(base)
+
+
+def _gelu(base: Architecture) -> int:
+    """Intermediate tensors of the activation of a plain MLP; "gelu_new" is spelled out by transformers."""
+    return 7 if base.config.get("activation_function", base.config.get("hidden_act")) == "gelu_new" else 1
+
+
+def _normalised(base: Architecture) -> int:
+    """Elements of a token that a layer's norms keep; those of heads (Qwen 3) run over all heads."""
+    heads = base.config.get("num_attention_heads") or 1
+    return sum(n if n >= base.width else n * heads for n in base.norms)
+
+
+def working_bytes(
+    base: Architecture, project: Project, tokens: int, width: int, longest: int | None
+) -> tuple[int, str]:
+    """The most that is needed for a moment: logits, a layer's gradients and dequantized weights, or measuring."""
+    chunk = min(tokens * base.vocabulary, LOGITS_AT_ONCE)
+    logits = chunk * (3 * 4 + (width if width != 4 else 0))
+    largest = max((m.elements for m in base.linear), default=0)
+    inner = max((max(m.inputs, m.outputs) for m in base.linear), default=0)
+    weights = 2 * largest * width if project.model.quantization != "none" else 0
+    backward = weights + 4 * tokens * inner * max(width, 4 if width == 4 else 2)
+    return max((logits, f"{chunk:,} logits in fp32"), (backward, "gradients inside one layer"))
+
+
+def heap(base: Architecture, project: Project, tokens: int, width: int, device: Device) -> list[Part]:
+    """What the C library's heap holds beyond what is in use: every linear layer's output, and with an adapter the
+    update, the scaled update and the sum, of all layers."""
+    if device != "cpu":
+        return []
+    targets = {m.name for m in base.targets(project.lora)}
+    small = [m for m in base.linear if tokens * m.outputs * width < 2**25]
+    passing = sum(m.outputs * (4 if m.name in targets else 1) for m in small) * width * tokens
+    return [Part("heap", int(KEPT_BY_MALLOC * passing), "freed blocks that the C library does not use again")]
+
+
+def _smaller(project: Project, tokens: int) -> list[str]:
+    """What would take less memory, the most effective first, without changing what is learned where possible."""
+    train, found = project.train, []
+    if not train.activation_checkpointing:
+        found.append("train.activation_checkpointing = true (same result, about a quarter slower)")
+    if tokens > 512:
+        found.append(f"train.micro_batch_tokens = {max(256, tokens // 2)} (same result)")
+    if project.model.quantization == "none":
+        found.append('model.quantization = "nf4"')
+    if project.lora.r > 8:
+        found.append(f"lora.r = {project.lora.r // 2}")
+    return found
