@@ -7,7 +7,7 @@ that no extreme is lost, and joined to its neighbours. The cost depends on the n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -64,23 +64,33 @@ class Axis:
     high: float
     log: bool = False
 
-    def row(self, value: float, rows: int) -> int:
-        """The row of dots of a value, 0 at the top; what the axis does not reach lies at its end."""
-        low, high = self._scaled(self.low), self._scaled(self.high)
-        if high <= low:
-            return rows // 2
-        if self.log and value <= 0:
-            return rows - 1
-        share = (self._scaled(value) - low) / (high - low)
-        return min(rows - 1, max(0, round((1.0 - share) * (rows - 1))))
+    def rows(self, count: int) -> Callable[[float], int]:
+        """What gives the row of a value, of `count` rows, 0 at the top; what the axis does not reach lies at its end."""
+        low, high = (math.log10(self.low), math.log10(self.high)) if self.log else (self.low, self.high)
+        last = count - 1
+        scale = last / (high - low) if high > low and math.isfinite(high - low) else 0.0
+        if scale == 0.0 or not math.isfinite(scale):
+            return lambda value: count // 2 if low >= high else _half(value, self.low, self.high, last)
+        if self.log:
+            return lambda value: last if value <= 0 else min(last, max(0, round((high - math.log10(value)) * scale)))
+        return lambda value: min(last, max(0, round((high - value) * scale)))
 
-    def _scaled(self, value: float) -> float:
-        return math.log10(value) if self.log else value
+    def row(self, value: float, count: int) -> int:
+        return self.rows(count)(value)
 
     def ticks(self, most: int) -> list[float]:
         """At most `most` (at least 2) round values that lie on the axis; its ends where there are none."""
         found = _log_ticks(self.low, self.high, most) if self.log else _linear_ticks(self.low, self.high, most)
         return found if len(found) > 1 else [self.low, self.high]
+
+
+def _half(value: float, low: float, high: float, last: int) -> int:
+    """The row on an axis whose length is no number that floats can say, or whose parts are not."""
+    return (
+        round((0.5 - value / 2 / max(abs(low), abs(high))) * last)
+        if max(abs(low), abs(high)) >= 1.0
+        else (0 if value == high else last)
+    )
 
 
 def axis_of(found: Iterable[list[Column]], log: bool) -> Axis | None:
@@ -96,12 +106,10 @@ def axis_of(found: Iterable[list[Column]], log: bool) -> Axis | None:
 
 
 def _linear_ticks(low: float, high: float, most: int) -> list[float]:
-    span = high - low
-    if not span > 0 or not math.isfinite(span):
+    each = (high - low) / max(1, most)
+    if not each > 1e-300 or not math.isfinite(each):
         return [low]
-    power = 10.0 ** math.floor(math.log10(span / max(1, most)))
-    if power == 0.0:
-        return [low]
+    power = 10.0 ** math.floor(math.log10(each))
     for factor in (1, 2, 5, 10, 20, 50):
         step = factor * power
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
@@ -148,12 +156,12 @@ class Dots:
 
     def draw(self, found: list[Column], axis: Axis, owner: int) -> None:
         """The columns of a curve, joined."""
-        rows = self.height * DOWN
+        row = axis.rows(self.height * DOWN)
         before: Column | None = None
         for c in found:
-            self.fall(c.at, axis.row(c.greatest, rows), axis.row(c.least, rows), owner)
+            self.fall(c.at, row(c.greatest), row(c.least), owner)
             if before is not None:
-                self.line(before.at, axis.row(before.last, rows), c.at, axis.row(c.first, rows), owner)
+                self.line(before.at, row(before.last), c.at, row(c.first), owner)
             before = c
 
     def text(self, row: int) -> str:

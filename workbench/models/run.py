@@ -240,8 +240,10 @@ class RunModel:
             self._add(Line(event.t, one_line("failed: " + "; ".join(p for p in parts if p)), "error", self._at))
             return
         level = "warning" if isinstance(event, events.Note) and event.level == "warning" else "info"
+        step = getattr(event, "step", None)
         for text in told(event):
-            self._add(Line(event.t, one_line(text), level, getattr(event, "step", None) or self._at))
+            text = text.removeprefix(f"step {step}, ")  # it stands beside it
+            self._add(Line(event.t, one_line(text), level, self._at if step is None else step))
 
     def _add(self, line: Line) -> None:
         self.dropped += len(self.lines) == KEPT_LINES
@@ -329,12 +331,10 @@ def _failed(run: RunModel) -> Ending:
 def _killed(run: RunModel) -> Ending:
     at = f" after step {run.step.step:,}" if run.step else ""
     pid = run.started.pid if run.started else 0
-    cause = "the system ended it, most likely because memory ran out, or the machine went down"
-    again = "if it dies again, lower train.micro_batch_tokens or set train.activation_checkpointing = true"
-    return Ending(
-        f"killed{at}: process {pid} is gone without a word; {cause}",
-        remedy=f"{run.resume_words()} (space r c); {again}",
-    )
+    cause = "most likely memory ran out, or the machine went down"
+    again = "if it dies again: a lower train.micro_batch_tokens, or train.activation_checkpointing = true"
+    text = f"killed{at}: process {pid} is gone without a word; {cause}"
+    return Ending(text, remedy=f"{run.resume_words()} (space r c); {again}")
 
 
 _ENDINGS: dict[str, Callable[[RunModel], Ending]] = {

@@ -10,6 +10,7 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -172,6 +173,13 @@ class LineChart(Widget, can_focus=True):
 
     # --- drawing
 
+    @property
+    def _base(self) -> Style:
+        """The widget's own style, which Textual makes anew each time it is asked for."""
+        if "" not in self._styles:
+            self._styles[""] = self.rich_style
+        return self._styles[""]
+
     def _style(self, name: str) -> Style:
         if name not in self._styles:
             own = self.get_component_rich_style(f"line-chart--{name}")
@@ -195,7 +203,7 @@ class LineChart(Widget, can_focus=True):
 
     def _draw(self, width: int, height: int) -> _Picture:
         legend = self._legend(width)[: max(1, height // 3)]
-        picture = _Picture(strips=[s.adjust_cell_length(width, self.rich_style).simplify() for s in legend])
+        picture = _Picture(strips=[s.adjust_cell_length(width, self._base).simplify() for s in legend])
         rows = height - len(legend) - 1
         whole = self.range
         if whole is None or width < NARROWEST or rows < LOWEST:
@@ -216,13 +224,13 @@ class LineChart(Widget, can_focus=True):
         return picture
 
     def _middle(self, text: str, width: int, height: int) -> list[Strip]:
-        blank = Strip.blank(width, self.rich_style)
+        blank = Strip.blank(width, self._base)
         line = cut(text, width)
         left = (width - cells(line)) // 2
-        strip = Strip([Segment(" " * left, self.rich_style), Segment(line, self._style("axis"))])
+        strip = Strip([Segment(" " * left, self._base), Segment(line, self._style("axis"))])
         strips = [blank] * height
         if height > 0:
-            strips[height // 2] = strip.adjust_cell_length(width, self.rich_style)
+            strips[height // 2] = strip.adjust_cell_length(width, self._base)
         return strips
 
     def _lines(self, x0: float, x1: float, count: int) -> list[_Drawn]:
@@ -299,21 +307,26 @@ class LineChart(Widget, can_focus=True):
 
     def _row(self, chars: list[str], owners: list[int], cursor: int | None) -> list[Segment]:
         """A row of the plot: pieces of one style each."""
+        pieces: list[tuple[int, str]] = []
+        begin = 0
+        for owner, group in groupby(owners):
+            end = begin + sum(1 for _ in group)
+            pieces.append((owner, "".join(chars[begin:end])))
+            begin = end
         segments: list[Segment] = []
-        text, style = "", self.rich_style
-        for at, (char, owner) in enumerate(zip(chars, owners, strict=True)):
-            new = self._style("bad") if owner == -2 else self._curve_style(owner) if owner >= 0 else self.rich_style
-            if at == cursor:
-                if char == " ":
-                    char, new = (":" if self.ascii else "┊"), self._style("cursor")
-                else:
-                    new = new + Style(reverse=True)
-            if new != style:
-                if text:
-                    segments.append(Segment(text, style))
-                text, style = "", new
-            text += char
-        segments.append(Segment(text, style))
+        at = 0
+        for owner, text in pieces:
+            style = self._style("bad") if owner == -2 else self._curve_style(owner) if owner >= 0 else self._base
+            if cursor is not None and at <= cursor < at + len(text):
+                here = text[cursor - at]
+                mark, shown = (here, style + Style(reverse=True))
+                if here == " ":
+                    mark, shown = (":" if self.ascii else "┊"), self._style("cursor")
+                parts = ((text[: cursor - at], style), (mark, shown), (text[cursor - at + 1 :], style))
+                segments += [Segment(t, s) for t, s in parts if t]
+            else:
+                segments.append(Segment(text, style))
+            at += len(text)
         return segments
 
     def _below(self, picture: _Picture, width: int) -> Strip:
@@ -327,21 +340,18 @@ class LineChart(Widget, can_focus=True):
         if len(left) + len(right) + 2 <= room:
             line = left + dash * (room - len(left) - len(right)) + right
             at = room // 2 - len(middle) // 2
-            if at > len(left) + 2 and at + len(middle) < room - len(right) - 2:
+            if x1 - x0 >= 4 and at > len(left) + 2 and at + len(middle) < room - len(right) - 2:
                 line = line[:at] + middle + line[at + len(middle) :]
         return Strip([Segment(" " * GUTTER + corner + line, self._style("axis"))]).adjust_cell_length(width)
 
     # --- the legend and the read-out
 
     def _legend(self, width: int) -> list[Strip]:
-        """The heading and what each curve reads, in as many lines as that takes."""
-        words = [w for w in (self._modes(), "" if self.cursor is None else f"step {round(self.cursor):,}") if w]
-        parts: list[tuple[str, Style]] = [(self.heading, self._style("title"))]
-        parts += [(w, self._style("axis")) for w in words]
-        for number_, curve in enumerate(self.curves):
-            letter = f"{LETTERS[number_ % len(LETTERS)]} " if len(self.curves) > 1 else ""
-            text = f"{letter}{one_line(curve.label)} {self._read(curve)}".replace("  ", " ").strip()
-            parts.append((text, self._curve_style(2 * number_) if len(self.curves) > 1 else self.rich_style))
+        """The heading and what each curve reads: in one line where that is possible with fewer words, else in several."""
+        for words, short in ((True, False), (False, False), (False, True)):
+            parts = self._parts(words, short)
+            if sum(cells(text) + 2 for text, _ in parts) - 2 <= width:
+                break
         lines: list[list[Segment]] = [[]]
         used = 0
         for text, style in parts:
@@ -349,28 +359,38 @@ class LineChart(Widget, can_focus=True):
             if used and used + cells(text) > width:
                 lines.append([])
                 used = 0
-            lines[-1] += [Segment(text, style), Segment("  ", self.rich_style)]
+            lines[-1] += [Segment(text, style), Segment("  ", self._base)]
             used += cells(text) + 2
         return [Strip(line).crop(0, width) for line in lines]
 
-    def _modes(self) -> str:
-        said = [self.unit if self.unit != "B" else "", "log" if self.log_axis else ""]
-        said.append(f"smoothed {self.smoothing:g}" if self.smoothing else "")
-        return ", ".join(s for s in said if s)
+    def _parts(self, words: bool, short: bool) -> list[tuple[str, Style]]:
+        """(text, style) of the legend; `words`: with unit and modes; `short`: with rounded values."""
+        parts = [(self.heading, self._style("title"))]
+        if self.cursor is not None:
+            parts.append((f"step {round(self.cursor):,}", self._style("axis")))
+        for number_, curve in enumerate(self.curves):
+            letter = f"{LETTERS[number_ % len(LETTERS)]} " if len(self.curves) > 1 else ""
+            text = f"{letter}{one_line(curve.label)} {self._read(curve, short)}".replace("  ", " ").strip()
+            parts.append((text, self._curve_style(2 * number_) if len(self.curves) > 1 else self._base))
+        modes = [self.unit if self.unit != "B" else "", "log" if self.log_axis else ""]
+        modes.append(f"smoothed {self.smoothing:g}" if self.smoothing else "")
+        said = ", ".join(m for m in modes if m)
+        return [*parts, (said, self._style("axis"))] if words and said else parts
 
-    def _read(self, curve: Curve) -> str:
+    def _read(self, curve: Curve, short: bool) -> str:
         """The value at the cursor, or the newest one."""
         with curve.lock or threading.Lock():
             series = curve.series
             bad = len(series.bad)
-            said = f" ({bad:,} NaN or infinite)" if bad else ""
+            said = "" if not bad else f" ({bad:,} NaN)" if short else f" ({bad:,} NaN or infinite)"
             at = series.nearest(self.cursor) if self.cursor is not None else len(series) - 1 if len(series) else None
             if at is None:
                 return f"-{said}"
             if self.cursor is None:
                 return number(series.y[at], self.unit) + said
-            x, text = series.x[at], exact(series.y[at], self.unit)
-            if self.smoothing and len(series) > 2:
+            x, value = series.x[at], series.y[at]
+            text = number(value, self.unit) if short else exact(value, self.unit)
+            if self.smoothing and len(series) > 2 and not short:
                 text += f" (~{number(series.smoothed(self.smoothing).y[at], self.unit)})"
             return text + ("" if round(x) == round(self.cursor) else f" at {round(x):,}") + said
 
@@ -450,11 +470,11 @@ class LineChart(Widget, can_focus=True):
 
     def act_chart_first(self) -> None:
         series = self._longest()
-        self.put(series.x[0] if series else None)
+        self.put(series.x[0] if series is not None and len(series) else None)
 
     def act_chart_last(self) -> None:
         series = self._longest()
-        self.put(series.x[-1] if series else None)
+        self.put(series.x[-1] if series is not None and len(series) else None)
 
     def may_chart_clear(self) -> bool:
         return self.cursor is not None

@@ -20,7 +20,7 @@ CHARTS: dict[str, tuple[str, str, tuple[tuple[str, str], ...]]] = {
     "memory": ("memory", "B", (("memory_bytes", ""),)),
 }
 """Heading, unit, and the curves (name in the model, label) of each chart."""
-GRID_WIDTH, GRID_HEIGHT = 90, 20
+GRID_WIDTH, GRID_HEIGHT = 76, 20
 """Cells from which on all charts are shown."""
 
 
