@@ -14,7 +14,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import engine
 from engine.errors import InputError, WorkFailed
@@ -123,7 +123,7 @@ def environment() -> dict[str, str]:
 
 
 def stop(root: Path, label: str, pid: int | None = None) -> int:
-    """Ask a run to stop after its step (SIGTERM); returns the process's number.
+    """Ask a run to stop after its step, or a job ("starter/jobs/0003"), by SIGTERM; returns the process's number.
 
     Args:
         pid: only if that is still its process.
@@ -193,6 +193,9 @@ def _workspace(root: Path) -> Workspace:
     return Workspace(root)
 
 
-def _run(root: Path, label: str) -> Run:
+def _run(root: Path, label: str) -> Any:
+    """The run or the job."""
+    if "/jobs/" in label:
+        return _workspace(root).followed(label)
     project, _, number = label.rpartition("/")
     return _workspace(root).project(project).run(number)

@@ -68,7 +68,7 @@ class RunTails:
         self._wake.set()
 
     def watch(self, label: str) -> None:
-        """Follow a run ("starter/0007"); its first `RunChanged` comes also where it has no event yet."""
+        """Follow a run ("starter/0007") or a job ("starter/jobs/0003"); its first `RunChanged` needs no event."""
         with self._lock:
             known = self._watched.get(label)
             if known is not None:
@@ -232,6 +232,12 @@ class RunTails:
         run.text.feed(data)
         run.log_offset, run.dirty = run.log_offset + len(data), True
         return len(data) > CHUNK_BYTES // 2
+
+
+def folder_of(root: Path, label: str) -> Path:
+    """The folder of a run ("starter/0007") or a job ("starter/jobs/0003")."""
+    project, _, number = label.partition("/")
+    return root / "projects" / project / (number if "/" in number else f"runs/{number}")
 
 
 def sampled(path: Path, size: int, count: int = SAMPLES, ends: int = ENDS_BYTES) -> list[events.AnyEvent]:

@@ -31,6 +31,8 @@ class RunInfo:
     adapter: bool = False
     checkpoints: tuple[int, ...] = ()
     evaluated: bool = False
+    measured: int = 0
+    """When its evaluation.json was written, nanoseconds since the epoch."""
 
     @property
     def number(self) -> str:
@@ -42,12 +44,31 @@ class RunInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class JobInfo:
+    """A detached evaluation or merge ("starter/jobs/0003") as lists show it; times as in `RunInfo`."""
+
+    label: str
+    path: Path
+    state: str
+    verb: str = ""
+    arguments: tuple[str, ...] = ()
+    started: float | None = None
+    touched: float | None = None
+    problem: str | None = None
+
+    @property
+    def project(self) -> str:
+        return self.label.split("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
 class ProjectInfo:
-    """A project folder and its runs, oldest first."""
+    """A project folder, its runs and its jobs, oldest first."""
 
     name: str
     path: Path
     runs: tuple[RunInfo, ...] = ()
+    jobs: tuple[JobInfo, ...] = ()
 
     @property
     def file(self) -> Path:
@@ -67,6 +88,11 @@ class Snapshot:
         """Of all projects, the newest first."""
         return sorted((r for p in self.projects.values() for r in p.runs), key=lambda r: -(r.started or 0.0))
 
+    @property
+    def jobs(self) -> list[JobInfo]:
+        """Of all projects, the newest first."""
+        return sorted((j for p in self.projects.values() for j in p.jobs), key=lambda j: -(j.started or 0.0))
+
     def first_project(self) -> str:
         """The project of the newest run; `starter` where there is no run; else the first; "" where there is none."""
         if self.runs:
@@ -78,11 +104,15 @@ class Snapshot:
 
     def running_summary(self) -> str:
         """ "▶ starter/0007 41%" of the newest running run, and how many more there are."""
-        active = [r for r in self.runs if r.state == "running"]
+        active: list[RunInfo | JobInfo] = [r for r in self.runs if r.state == "running"]
+        active += [j for j in self.jobs if j.state == "running"]
         if not active:
             return ""
         first = active[0]
-        done = f" {100 * first.step // first.steps}%" if first.step and first.steps else ""
+        if isinstance(first, JobInfo):
+            done = f" {first.verb}"
+        else:
+            done = f" {100 * first.step // first.steps}%" if first.step and first.steps else ""
         return f"▶ {first.label}{done}" + (f" +{len(active) - 1}" if len(active) > 1 else "")
 
 
@@ -98,6 +128,7 @@ class Scanner:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._known: dict[Path, tuple[tuple, RunInfo]] = {}
+        self._known_jobs: dict[Path, tuple[tuple, JobInfo]] = {}
 
     def scan(self) -> Snapshot:
         from engine.store import Workspace
@@ -108,18 +139,28 @@ class Scanner:
             for run in folder.runs():
                 with contextlib.suppress(FileNotFoundError):
                     runs.append(self._run(run))
-            projects[folder.name] = ProjectInfo(folder.name, folder.path, tuple(runs))
+            jobs = []
+            for job in folder.jobs():
+                with contextlib.suppress(FileNotFoundError):
+                    jobs.append(self._job(job))
+            projects[folder.name] = ProjectInfo(folder.name, folder.path, tuple(runs), tuple(jobs))
         return Snapshot(self.root, projects, tuple(self._data()))
 
-    def _run(self, run) -> RunInfo:
-        def when(path: Path) -> tuple[int, int]:
-            try:
-                status = path.stat()
-                return status.st_size, status.st_mtime_ns
-            except OSError:
-                return 0, 0
+    def _job(self, job) -> JobInfo:
+        marks = (_when(job.events),)
+        known = self._known_jobs.get(job.path)
+        if known and known[0] == marks and known[1].state != "running":
+            return known[1]
+        state = job.state()
+        verb, arguments = job.ordered()
+        info = JobInfo(
+            job.label, job.path, state.state, verb, tuple(arguments), state.started, state.seen, state.problem
+        )
+        self._known_jobs[job.path] = (marks, info)
+        return info
 
-        marks = tuple(map(when, (run.events, run.adapter, run.checkpoints, run.path / "evaluation.json")))
+    def _run(self, run) -> RunInfo:
+        marks = tuple(map(_when, (run.events, run.adapter, run.checkpoints, run.path / "evaluation.json")))
         known = self._known.get(run.path)
         if known and known[0] == marks and known[1].state != "running":
             return known[1]
@@ -130,6 +171,7 @@ class Scanner:
         info = RunInfo(
             run.label, run.path, state.state, state.verb, state.step, state.steps, state.loss, state.started, state.seen,
             state.problem, (run.adapter / "adapter_config.json").is_file(), tuple(sorted(saved)), marks[3][0] > 0,
+            marks[3][1],
         )  # fmt: skip
         self._known[run.path] = (marks, info)
         return info
@@ -145,3 +187,12 @@ class Scanner:
             if len(found) > 500:
                 break
         return found[:500]
+
+
+def _when(path: Path) -> tuple[int, int]:
+    """A file's size and time, 0 where it is not there."""
+    try:
+        status = path.stat()
+        return status.st_size, status.st_mtime_ns
+    except OSError:
+        return 0, 0
