@@ -167,8 +167,12 @@ class Browser:
         split, width = choice(request, "split", ("train", "test")), number(request, "width", 400, 1, 100_000)
         start, count = number(request, "start", 1, 1), number(request, "count", 50, 1, 500)
         if self.sources.shares_rows(split):
-            return self.measuring.unseen_rows(start, count, width)
+            return self.do_unseen(request)
         return self.sources.page(split, start, count, width)
+
+    def do_unseen(self, request: Request) -> dict[str, Any]:
+        width = number(request, "width", 400, 1, 100_000)
+        return self.measuring.unseen_rows(number(request, "start", 1, 1), number(request, "count", 50, 1, 500), width)
 
     def do_find(self, request: Request) -> dict[str, Any]:
         split, mine = choice(request, "split", ("train", "test")), request["search"]
@@ -186,7 +190,7 @@ class Browser:
 
         backward = choice(request, "direction", ("forward", "backward"), "forward") == "backward"
         start, most = number(request, "from", 1, 1), number(request, "most", 1, 1, 10_000)
-        return self.sources.find(split, text, start, backward, most, go_on)
+        return self.sources.find(split, text, request.get("case") is True, start, backward, most, go_on)
 
     # --- rows as the model will see them
 
@@ -219,8 +223,8 @@ class Browser:
 
 
 LANES = {
-    "open": "index", "rows": "", "find": "find", "row": "row", "marks": "", "ledger": "survey", "lengths": "survey",
-    "overlap": "survey",
+    "open": "index", "rows": "", "find": "find", "row": "row", "marks": "", "unseen": "", "ledger": "survey",
+    "lengths": "survey", "overlap": "survey",
 }  # fmt: skip
 """The thread that a request is worked on in; "": at once."""
 

@@ -50,26 +50,25 @@ def data_of(root: Path, project: str) -> Data:
     """
     try:
         with (root / "projects" / project / "project.toml").open("rb") as file:
-            table = tomli.load(file).get("data", {})
+            plain = _plain(tomli.load(file).get("data", {}))
     except (OSError, ValueError):
-        table = {}
-    train, test, fraction = (
-        (table.get(n) for n in ("train", "test", "test_fraction")) if _is_table(table) else [None] * 3
-    )
-    plain = [value for key, value in table.items() if key in (*_NAMES, "shape", "train", "test")] if train else []
-    local = isinstance(train, str) and not train.startswith("hub:") and not str(test or "").startswith("hub:")
-    if local and all(isinstance(v, str) for v in plain) and isinstance(fraction, int | float | None):
-        sources = {"train": Source(train)} | ({"test": Source(test)} if test else {})
-        named = {n: table[f"{n}_column"] for n in _COLUMNS if table.get(f"{n}_column")}
-        return Data(sources, float(fraction or 0), table.get("shape", "auto"), named)
-    return _checked(root, project)
+        plain = None
+    return plain or _checked(root, project)
 
 
-_NAMES = tuple(f"{name}_column" for name in _COLUMNS)
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, dict)
+def _plain(table: Any) -> Data | None:
+    """What a [data] table says, where it is as usual: files, texts, a number. None where it has to be looked at well."""
+    if not isinstance(table, dict):
+        return None
+    train, test, fraction, shape = (table.get(n) for n in ("train", "test", "test_fraction", "shape"))
+    named = {n: table[f"{n}_column"] for n in _COLUMNS if f"{n}_column" in table}
+    texts = [train, test or "", shape or "auto", *named.values()]
+    if not all(isinstance(text, str) for text in texts) or not isinstance(fraction, int | float | None):
+        return None
+    if str(train).startswith("hub:") or str(test).startswith("hub:"):
+        return None
+    sources = {"train": Source(str(train))} | ({"test": Source(str(test))} if test else {})
+    return Data(sources, float(fraction or 0), shape or "auto", {n: c for n, c in named.items() if c})
 
 
 def _checked(root: Path, project: str) -> Data:
@@ -191,29 +190,43 @@ class Sources:
         cells = {name[:width]: cell(value)[:width] for name, value in row.fields.items()}
         return {"number": number, "where": row.where, "cells": cells, "refused": refused}
 
-    def find(self, split: str, text: str, start: int, backward: bool, go_on: Callable[[int], bool]) -> dict[str, Any]:
-        """The next row from `start` on (or back) that has `text`, upper and lower case alike; around the end if need be.
+    def find(
+        self,
+        split: str,
+        text: str,
+        case: bool,
+        start: int,
+        backward: bool,
+        most: int,
+        go_on: Callable[[int, list[int]], bool],
+    ) -> dict[str, Any]:
+        """The next `most` rows from `start` on (or back) that have `text`, past the end and round to `start` again.
 
         Args:
-            go_on: told where the search is; says whether to go on.
+            case: whether upper and lower case count.
+            go_on: told where the search is and what it has found; says whether to go on.
 
         Returns:
-            {"number": the row or None, "wrapped": whether the end was passed}.
+            {"numbers": the rows in the order in which they were met, "wrapped": whether the end was passed,
+            "whole": whether these are all}.
         """
-        table, needle = self.table(split), text.lower()
-        given_up = {"number": None, "wrapped": False, "given_up": True}
+        table, found = self.table(split), []
+        fold: Callable[[str], str] = str if case else str.lower
+        needle = fold(text)
+        told: dict[str, Any] = {"numbers": found, "wrapped": False, "whole": False}
         while not table.complete:
-            if not go_on(0):
-                return given_up
+            if not go_on(0, found):
+                return told
             time.sleep(0.05)  # another thread counts
-        for first, count, wrapped in _blocks(min(start, max(1, table.known)), table.known, backward):
-            if not go_on(first):
-                return given_up
+        for first, count, told["wrapped"] in _blocks(min(start, max(1, table.known)), table.known, backward):
+            if not go_on(first, found):
+                return told
             numbered = list(enumerate(table.rows(first, count) or [], first))
-            for number, row in reversed(numbered) if backward else numbered:
-                if _has(row, needle):
-                    return {"number": number, "wrapped": wrapped}
-        return {"number": None, "wrapped": True}
+            found += [n for n, row in (reversed(numbered) if backward else numbered) if _has(row, needle, fold)]
+            if len(found) >= most:
+                del found[most:]
+                return told
+        return told | {"whole": True}
 
 
 def _blocks(start: int, last: int, backward: bool) -> Iterator[tuple[int, int, bool]]:
@@ -235,7 +248,7 @@ def cell(value: Any) -> str:
     return str(value) if isinstance(value, str) else to_json(value)
 
 
-def _has(row: Row | Refusal, needle: str) -> bool:
+def _has(row: Row | Refusal, needle: str, fold: Callable[[str], str]) -> bool:
     if isinstance(row, Refusal):
-        return needle in row.excerpt.lower()
-    return any(needle in cell(value).lower() for value in row.fields.values())
+        return needle in fold(row.excerpt)
+    return any(needle in fold(cell(value)) for value in row.fields.values())
