@@ -128,7 +128,7 @@ class RunView(Finding, Editor):
         with model.lock:
             samples, lines = list(model.samples), list(model.lines)
         self.query_one(SamplesView).show(samples)
-        self._write("happened", model, [_happened(line, self.app.ascii) for line in lines], model.dropped + len(lines))
+        self._write("happened", model, [self._happened(line) for line in lines], model.dropped + len(lines))
         text = self.app.tails.text(self.label)
         if text is not None:
             self._write(
@@ -162,6 +162,12 @@ class RunView(Finding, Editor):
             self._written[page] = total
             if self.query_one(ContentSwitcher).current == page:
                 self.find_bar.again()
+
+    def _happened(self, line: run.Line) -> str:
+        mark = {"warning": "!", "error": "x" if self.app.ascii else "✗"}.get(line.level, " ")
+        at = f"step {line.step:>6,}" if line.step is not None else " " * 11
+        text = line.text.replace(f"{self.app.root}/", "")
+        return f"{mark} {time.strftime('%H:%M:%S', time.localtime(line.t))}  {at}  {text}"
 
     def _pages(self) -> None:
         strip, model = self.query_one(TabStrip), self._model
@@ -260,12 +266,6 @@ class RunView(Finding, Editor):
 
     async def act_run_delete(self) -> None:
         await runs(self.app).delete(self.label)
-
-
-def _happened(line: run.Line, ascii_only: bool) -> str:
-    mark = {"warning": "!", "error": "x" if ascii_only else "✗"}.get(line.level, " ")
-    at = f"step {line.step:>6,}" if line.step is not None else " " * 11
-    return f"{mark} {time.strftime('%H:%M:%S', time.localtime(line.t))}  {at}  {line.text}"
 
 
 def _told(model: RunModel, now: float) -> str:

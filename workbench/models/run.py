@@ -243,6 +243,7 @@ class RunModel:
         step = getattr(event, "step", None)
         for text in told(event):
             text = text.removeprefix(f"step {step}, ")  # it stands beside it
+            text = text.removesuffix(", going on after step 0")  # how a detached run begins
             self._add(Line(event.t, one_line(text), level, self._at if step is None else step))
 
     def _add(self, line: Line) -> None:
