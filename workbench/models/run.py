@@ -284,7 +284,8 @@ class RunModel:
         if s1 <= s0 or t1 <= t0:
             return None
         passed = max(0.0, (time.time() if now is None else now) - t1)
-        return max(0.0, (t1 - t0) / (s1 - s0) * (self.step.steps - s1) - passed)
+        pace, left = (t1 - t0) / (s1 - s0), self.step.steps - s1
+        return pace * left - min(passed, pace)  # a step that takes long does not use up the time of the others
 
     def elapsed(self, now: float | None = None) -> float | None:
         """Seconds of the newest process: from its start to its last word, or to now while it runs."""
