@@ -30,6 +30,7 @@ class Commands:
 
 
 def command_objects(app: WorkbenchApp) -> list[Any]:
+    from workbench.commands.evaluation import EvaluationCommands
     from workbench.commands.layout import LayoutCommands
     from workbench.commands.machine import MachineCommands
     from workbench.commands.opening import OpeningCommands
@@ -37,5 +38,7 @@ def command_objects(app: WorkbenchApp) -> list[Any]:
     from workbench.commands.runs import RunCommands
     from workbench.commands.system import SystemCommands
 
-    kinds = (LayoutCommands, MachineCommands, OpeningCommands, ProjectCommands, RunCommands, SystemCommands)
+    kinds = (
+        EvaluationCommands, LayoutCommands, MachineCommands, OpeningCommands, ProjectCommands, RunCommands, SystemCommands,
+    )  # fmt: skip
     return [c(app) for c in kinds]

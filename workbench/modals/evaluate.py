@@ -1,0 +1,119 @@
+"""What is to be measured: base, which adapters, which rows. Gives the arguments of the engine's `eval`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, SelectionList, Static
+from textual.widgets.selection_list import Selection
+
+from engine.text import cut, one_line
+from workbench.models.evaluation import short
+
+if TYPE_CHECKING:
+    from workbench.models.adapters import Entry
+
+MOST_SHOWN = 200
+
+
+class Checks(SelectionList[str]):
+    """Boxes to check with space or `x`; Enter is done with the dialog."""
+
+    BINDINGS: ClassVar = [
+        Binding("enter", "submit", show=False, priority=True), Binding("j", "cursor_down", show=False),
+        Binding("k", "cursor_up", show=False), Binding("x", "select", show=False),
+    ]  # fmt: skip
+    DEFAULT_CSS = "Checks { height: auto; max-height: 8; border: none; padding: 0; background: $surface; }"
+
+    class Submitted(Message):
+        """Enter."""
+
+    def action_submit(self) -> None:
+        self.post_message(self.Submitted())
+
+
+def entry_text(entry: Entry, width: int = 62) -> Content:
+    """An adapter in a list of boxes."""
+    info = entry.info
+    about = "cannot be read" if info is None else f"r {info.rank}  {' '.join(info.targets)}"
+    figure = f"  ppl {short(entry.row.perplexity)}" if entry.row is not None else ""
+    return Content(cut(one_line(f"{entry.label}  {about}"), width - len(figure)) + figure)
+
+
+class Evaluate(ModalScreen[list[str] | None]):
+    """Returns arguments ["--adapter=starter/0001", ...], None after Escape."""
+
+    BINDINGS: ClassVar = [("escape", "dismiss(None)", "Cancel")]
+    DEFAULT_CSS = """
+    Evaluate .label { color: $text-muted; height: 1; margin-top: 1; }
+    Evaluate .fields { height: 1; }
+    Evaluate .fields Static { width: 24; }
+    Evaluate .fields Input { width: 1fr; height: 1; border: none; padding: 0 1; background: $boost; }
+    """
+
+    def __init__(self, project: str, entries: list[Entry], chosen: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.about = project
+        self.entries = [e for e in entries if e.info is not None][:MOST_SHOWN]
+        self.chosen = chosen or tuple(e.label for e in self.entries[:1])
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog"):
+            yield Static(f"Evaluate {one_line(self.about)} on the same rows", markup=False)
+            yield Static("Models (space checks, Enter starts)", classes="label")
+            yield Checks(
+                Selection("base, without adapter: what the others are tested against", "", True),
+                *(Selection(entry_text(e), e.label, e.label in self.chosen) for e in self.entries),
+                id="models",
+            )
+            yield Static("Rows", classes="label")
+            yield Checks(Selection("unseen rows", "test", True), Selection("training rows", "train", True), id="splits")
+            with Horizontal(classes="fields"):
+                yield Static("at most, of each kind")
+                yield Input(placeholder="as the project file says", id="rows", compact=True, restrict=r"[0-9]*")
+            yield Static("", classes="wrong", markup=False)
+            with Horizontal(classes="buttons"):
+                yield Button("Evaluate", id="go", compact=True)
+                yield Button("Cancel", id="cancel", compact=True)
+
+    def on_mount(self) -> None:
+        models = self.query_one("#models", Checks)
+        models.focus()
+        models.highlighted = 0
+
+    def on_checks_submitted(self) -> None:
+        self._go()
+
+    def on_input_submitted(self) -> None:
+        self._go()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        if event.button.id == "go":
+            self._go()
+        else:
+            self.dismiss(None)
+
+    def _go(self) -> None:
+        models = self.query_one("#models", Checks).selected
+        splits = self.query_one("#splits", Checks).selected
+        if not models or not splits:
+            self._wrong(f"Check at least one {'model' if not models else 'kind of rows'}.")
+            return
+        if models == [""] and self.entries:
+            self._wrong("Check an adapter: base is measured beside one.")
+            return
+        arguments = [f"--adapter={label}" for label in (e.label for e in self.entries) if label in models]
+        arguments += [f"--split={s}" for s in ("test", "train") if s in splits]
+        arguments.append("--base" if "" in models else "--no-base")
+        if rows := int(self.query_one("#rows", Input).value or 0):
+            arguments += [f"--set=eval.{s}_rows={rows}" for s in ("test", "train") if s in splits]
+        self.dismiss(arguments)
+
+    def _wrong(self, text: str) -> None:
+        self.query_one(".wrong", Static).update(text)
