@@ -43,6 +43,7 @@ class KeptEditor(Editor):
     """
 
     path: Path
+    area: TomlArea
 
     class DiskChanged(Message):
         """Another program changed the file."""
@@ -66,17 +67,12 @@ class KeptEditor(Editor):
         self.loaded = False
         self._file_watch: FileWatch | None = None
         self._theirs: OnDisk | None = None
+        self._saving: str | None = None
         self._left: tuple[Path, Unsaved] | None = None
         self._number = 0
         self._keeping = False
         self._swap_failed = False
         self._discarded = False
-
-    @property
-    def area(self) -> TomlArea:
-        from workbench.widgets.toml_area import TomlArea
-
-        return self.query_one(TomlArea)
 
     @property
     def banner(self) -> Banner:
@@ -131,11 +127,17 @@ class KeptEditor(Editor):
         self.buffer = Buffer.of(now.text or "")
         self.kept = None if now.text is None else self.buffer.text
         self.area.read_only = bool(now.lossy)
+        self._know()
         if first:
             self.area.load_text(self.buffer.text)
         else:
             self.area.put(self.buffer.text)
         self.note_change()
+
+    def _know(self) -> None:
+        """The watch need not tell what is known."""
+        if self._file_watch is not None:
+            self._file_watch.know(self.disk.sha)
 
     # --- changes
 
@@ -204,6 +206,7 @@ class KeptEditor(Editor):
         if not self.loaded or self.area.read_only:
             raise LookupError(f"{self.path.name} cannot be saved here: {self.disk.lossy or 'it is still being read'}")
         text, shown = self.file_text, self.area.text
+        self._saving = text
         try:
             sha = await asyncio.to_thread(files.save, self.path, text, None if force else self.disk.sha)
         except ChangedOnDiskError as error:
@@ -211,7 +214,10 @@ class KeptEditor(Editor):
             question = f"{self.path.name} was changed on disk by another program since it was read."
             answer = await self.app.push_screen_wait(Choose(question, CHANGED_ANSWERS | {"": "Cancel"}))
             return await self._settle(answer or "")
+        finally:
+            self._saving = None
         self.disk, self.kept, self._theirs = OnDisk(text, sha), shown, None
+        self._know()
         self.banner.hush("changed")
         self.banner.hush("gone")
         self.note_change()
@@ -276,6 +282,8 @@ class KeptEditor(Editor):
 
     async def on_kept_editor_disk_changed(self, event: DiskChanged) -> None:
         now = event.now
+        if self._saving is not None and now.text == self._saving:
+            return  # our own doing
         if now.sha == self.disk.sha:
             self._theirs = None
             self.banner.hush("changed")

@@ -6,12 +6,14 @@ area -> place of the cursor -> inspector, status bar         Typed -> completion
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.content import Content
+from textual.css.query import NoMatches
 from textual.geometry import Offset
 from textual.message import Message
 from textual.timer import Timer
@@ -31,6 +33,7 @@ from workbench.widgets.key_help import key_help
 from workbench.widgets.toml_area import TomlArea
 
 if TYPE_CHECKING:
+    from workbench.app import WorkbenchApp
     from workbench.jobs.check_text import Wrong
     from workbench.models.schema import Schema
 
@@ -95,11 +98,11 @@ class ProjectEditor(Finding, KeptEditor):
 
     def compose(self) -> ComposeResult:
         popup = CompletionList()
-        area = TomlArea(popup)
+        self.area = TomlArea(popup)
         yield Banner()
-        yield area
+        yield self.area
         yield Static(id="wrong", markup=False)
-        yield FindBar(TextSearch(area))
+        yield FindBar(TextSearch(self.area))
         yield popup
 
     def on_mount(self) -> None:
@@ -170,12 +173,17 @@ class ProjectEditor(Finding, KeptEditor):
         self.marks = [w.mark for w in event.wrong]
         self.area.set_marks(self.marks)
         if self.app.problems.put(self.uri, [Problem(self.uri, w.line, w.column, w.text) for w in event.wrong]):
-            self.app.tell_problems()
+            self._tell_problems(self.app)
         self._help_soon()
 
     def on_unmount(self) -> None:
         if self.app.problems.put(self.uri, []):
-            self.app.call_later(self.app.tell_problems)
+            self.app.call_later(self._tell_problems, self.app)
+
+    @staticmethod
+    def _tell_problems(app: WorkbenchApp) -> None:
+        with contextlib.suppress(NoMatches):  # the whole workbench is going
+            app.tell_problems()
 
     # --- the cursor
 

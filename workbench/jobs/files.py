@@ -99,6 +99,7 @@ class FileWatch:
 
     def __init__(self, path: Path, sha: str, told: Callable[[OnDisk], Any]) -> None:
         self.path, self.sha, self.told = path, sha, told
+        self._mark: tuple[int, ...] | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"watch-{path.name}", daemon=True)
 
@@ -108,20 +109,23 @@ class FileWatch:
     def stop(self) -> None:
         self._over.set()
 
+    def know(self, sha: str) -> None:
+        """It was read or written by us, and holds this: the next look compares with that."""
+        self.sha, self._mark = sha, None
+
     def _run(self) -> None:
-        mark: tuple[int, ...] | None = None
         while not self._over.wait(SECONDS):
-            new = self._mark()
-            if new == mark:
+            new = self._look()
+            if new == self._mark:
                 continue
             with contextlib.suppress(OSError):  # it cannot be read just now: the next look is in a second
                 now = read(self.path)
-                mark = new
+                self._mark = new
                 if now.sha != self.sha:
                     self.sha = now.sha
                     self.told(now)
 
-    def _mark(self) -> tuple[int, ...]:
+    def _look(self) -> tuple[int, ...]:
         try:
             status = self.path.stat()
             return status.st_mtime_ns, status.st_size, status.st_ino

@@ -198,7 +198,8 @@ class Wizard(ModalScreen[str | None]):
         if event.input.has_focus:
             self._offer()
         self._say_of_field()
-        if not event.input.has_focus or event.value in self._offers:  # half a path is not worth a look
+        data = self._field("data")
+        if not data.has_focus or data.value in self.sources:  # half a path is not worth a look
             self._look_soon(LOOK_SECONDS)
 
     def _look_soon(self, seconds: float) -> None:

@@ -122,7 +122,8 @@ class CompletionList(Widget):
         lines += [Content(f" {part}") for part in about[:ABOUT_ROWS]]
         return Content("\n").join(lines)
 
-    def on_click(self, event: events.Click) -> None:
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        """Not on the click: by then the text has lost the focus, and the list with it is closed."""
         event.stop()
         number = self._first + event.y
         if event.y < self._rows and number < len(self.completion.candidates):

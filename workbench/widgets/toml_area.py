@@ -191,9 +191,9 @@ class TomlArea(TextArea):
     # --- keys
 
     async def _on_key(self, event: events.Key) -> None:
+        event.prevent_default()  # TextArea's own handler is called below, where it is wanted
         if self._popup_takes(event.key):
             event.stop()
-            event.prevent_default()
             return
         if event.key == "escape":  # leaves the text, see focus.leave
             return
@@ -201,7 +201,6 @@ class TomlArea(TextArea):
             handled = {"enter": self._new_line, "tab": self._indent, "shift+tab": self._outdent}.get(event.key)
             if handled is not None:
                 event.stop()
-                event.prevent_default()
                 handled()
                 return
         await super()._on_key(event)
