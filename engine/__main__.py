@@ -156,7 +156,7 @@ def rows(
 @app.command(hidden=True)
 def browse(context: typer.Context, project: ProjectName, workspace: Root = None) -> None:
     """Answer a program's questions about a project's data, as JSON lines on stdin and stdout."""
-    with working(json_document=True):
+    with working():
         from engine.verbs import browse as verb
 
         verb.run(_workspace(context, workspace), project)
@@ -225,6 +225,29 @@ def generate(
         more = [] if max_new_tokens is None else [f"generate.max_new_tokens={max_new_tokens}"]
         found = _workspace(context, workspace)
         console.document(verb.run(found, project, [*overrides, *more], prompts, adapters, base, console))
+
+
+@app.command()
+def session(
+    context: typer.Context,
+    project: ProjectName,
+    adapters: Adapters = [],  # noqa: B006
+    idle: Annotated[float, typer.Option(metavar="MINUTES", min=0, help="End after so long without a request; 0: never.")] = 30,
+    detach: Detach = False,
+    job: JobNumber = None,
+    overrides: Overrides = [],  # noqa: B006
+    workspace: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Hold the base in memory and answer prompts of the workbench.
+
+    A training answers prompts by itself; this is for when nothing trains.
+    """
+    with working(json_document=as_json) as console:
+        from engine.verbs import session as verb
+
+        found, how = _workspace(context, workspace), {"detach": detach, "number": job}
+        console.document(verb.run(found, project, overrides, adapters, idle, console, **how))
 
 
 @app.command()

@@ -6,7 +6,6 @@ torch is kept out of the process: transformers loads the same tokenizer without 
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -138,6 +137,7 @@ class Measuring:
 
         with self._surveying:
             if not look.finished:
+                self.send({"note": "survey", **self._progress(look)})
                 look.run(tell)
         return look
 
@@ -231,10 +231,7 @@ def numbers(ledger: Ledger) -> dict[str, int]:
 def _load_tokenizer(project: Project, workspace: Workspace) -> Any:
     if not project.model.trust_remote_code and "torch" not in sys.modules:
         sys.modules["torch"] = None  # type: ignore[assignment]  # "not installed", for this process
-    if project.launch.offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"
-    from engine.models.tokenizer import base_location, load_tokenizer, quiet
+    from engine.models.tokenizer import quiet, tokenizer_of
 
-    location = base_location(project.model, workspace)
     quiet()
-    return load_tokenizer(location, project.model)
+    return tokenizer_of(project, workspace)[1]

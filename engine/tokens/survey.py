@@ -32,7 +32,7 @@ REFUSED, KEPT, CUT, UNSEEN, REPEATED, SHARED = 0, 1, 2, 4, 8, 16
 earlier row has its content) and SHARED (an unseen row that stands among the training rows, too) added."""
 EXAMPLES = 1000
 """Pairs of shared rows that are listed; all are counted."""
-_TELL_ROWS = 200
+_TELL_ROWS = 20
 
 
 @dataclass

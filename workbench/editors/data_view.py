@@ -40,6 +40,7 @@ ROW_SECONDS = 0.06
 IN_FLIGHT = 2
 """Pages that are asked for at once."""
 MOST_FOUND = 10_000
+UNSEEN = "which rows are kept unseen is known when all have been read"
 
 
 class DataView(Finding, Editor):
@@ -329,6 +330,8 @@ class DataView(Finding, Editor):
             return
         self._surveying = True
         self.query_one(LedgerPane).show_progress(self.progress)
+        for pane in (self.query_one(LengthsPane), self.query_one(OverlapPane)):
+            pane.say(Content.styled("known when all rows have been read", "$text-muted"))
         for do in ("ledger", "lengths", "overlap"):
             self.client.ask(do)
 
@@ -461,7 +464,8 @@ class DataView(Finding, Editor):
             raise LookupError("this project has no unseen rows: set data.test or data.test_fraction")
         self.split = split
         self._flying.clear()
-        self.table.waiting = "reading"
+        self.table.waiting = UNSEEN if self._of_survey else "reading"
+        self.seen.show_row(None, None)
         self.table.reset(self.pages[split], [])
         self._columns()
         self._tell_about()
@@ -587,7 +591,7 @@ class DataView(Finding, Editor):
     def _tell_place(self) -> None:
         pages = self.pages[self.split]
         more = "" if pages.complete else "+"
-        text = f"row {min(self.table.cursor + 1, pages.known):,} of {pages.known:,}{more}"
+        text = f"row {self.table.cursor + 1:,} of {pages.known:,}{more}" if pages.known else "no rows"
         self.told = f"{text}  {self.progress.words()}" if self._surveying else text
 
 

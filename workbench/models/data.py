@@ -172,9 +172,10 @@ def seen(pieces: Sequence[tuple[str, float]], marks: Marks, *, ends: bool = Fals
         style = SUPERVISED if weight else PLAIN
         if ends:
             shown = shown.replace("\n", f"{marks.line}\n")
-        parts.append((shown, style))
-        if ends:
-            parts.append((marks.end, NOTE))
+            last = "\n" * shown.endswith("\n")  # the bar stands on the line that the token ends
+            parts += [(shown.removesuffix("\n"), style), (f"{marks.end}{last}", NOTE)]
+        else:
+            parts.append((shown, style))
     if before:
         parts.append((marks.close + ("" if before == 1 else f"x{before:g}"), NOTE))
     return Content.assemble(*parts)
@@ -308,6 +309,13 @@ def lengths_summary(side: dict[str, Any], limit: int) -> list[str]:
     ]
 
 
+STAGES = {
+    "tokenise": "tokenising rows",
+    "read train": "reading the training rows",
+    "read test": "reading the test rows",
+}
+
+
 @dataclass(slots=True)
 class Progress:
     """How far the survey is. `stage` as the engine names it."""
@@ -319,12 +327,9 @@ class Progress:
 
     def words(self) -> str:
         """ "tokenising rows: 1,200 of 3,400 (35 %)"."""
-        names = {
-            "tokenise": "tokenising rows",
-            "read train": "reading the training rows",
-            "read test": "reading the test rows",
-        }
-        text = f"{names.get(self.stage, 'starting')}: {self.done:,}" if self.stage else "starting"
+        if not self.stage:
+            return "loading the tokenizer"
+        text = f"{STAGES.get(self.stage, self.stage)}: {self.done:,}"
         return f"{text} of {self.total:,} ({100 * self.done // max(1, self.total)} %)" if self.total else text
 
 

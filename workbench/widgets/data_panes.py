@@ -50,7 +50,8 @@ class Pane(Vertical):
     Pane:focus-within > .title { color: $text; background: $primary-muted; }
     Pane Static { height: auto; }
     Pane .body { padding: 0 1; }
-    Pane OptionList { height: 1fr; border: none; background: $background; padding: 0 0; scrollbar-size: 1 1; }
+    Pane OptionList { height: 1fr; border: none; background: $background; padding: 0; scrollbar-size: 1 1; }
+    Pane OptionList:focus { border: none; }
     Pane VerticalScroll { height: 1fr; scrollbar-size: 1 1; }
     """
     if TYPE_CHECKING:
