@@ -118,9 +118,9 @@ class WorkbenchApp(App[int]):
 
     def remember(self) -> None:
         """Write the layout and the open tabs, if they have changed."""
-        if not self._restored:
-            return
         screen = self.workbench
+        if not self._restored or not screen.query(StatusBar):  # not there yet, or going
+            return
         values = {"layout": screen.remembered(), "tabs": screen.editors.remembered(), "theme": self.theme}
         problem = self.state.save({**values, "project": self.project})
         if problem:
@@ -211,12 +211,18 @@ class WorkbenchApp(App[int]):
 
     # --- what threads tell
 
+    def _status(self, **values: Any) -> None:
+        """Give the status bar new values; what a thread says while the workbench is going finds none."""
+        for bar in self.workbench.query(StatusBar):
+            for name, value in values.items():
+                setattr(bar, name, value)
+
     def on_workspace_changed(self, message: WorkspaceChanged) -> None:
         self.snapshot = message.snapshot
         if not self.project or self.project not in self.snapshot.projects:
             remembered = self.state.get("project", "")
             self.project = remembered if remembered in self.snapshot.projects else self.snapshot.first_project()
-        self.workbench.query_one(StatusBar).running = self.snapshot.running_summary()
+        self._status(running=self.snapshot.running_summary())
         self.workspace_changed.publish(self.snapshot)
 
     def on_run_changed(self, message: RunChanged) -> None:
@@ -228,7 +234,7 @@ class WorkbenchApp(App[int]):
         self.run_changed.publish(message.label)
 
     def on_machine_changed(self, message: MachineChanged) -> None:
-        self.workbench.query_one(StatusBar).machine = message.machine.short
+        self._status(machine=message.machine.short)
         self.machine_changed.publish(message.machine)
 
     def on_notice(self, message: Notice) -> None:
@@ -236,11 +242,11 @@ class WorkbenchApp(App[int]):
 
     def tell_problems(self) -> None:
         """Publish `problems` after a change."""
-        self.workbench.query_one(StatusBar).problems = len(self.problems)
+        self._status(problems=len(self.problems))
         self.problems_changed.publish(self.problems)
 
     def watch_project(self, project: str) -> None:
-        self.workbench.query_one(StatusBar).project = project
+        self._status(project=project)
 
     # --- failures
 
