@@ -15,6 +15,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import ContentSwitcher, Static
 
+from engine.text import one_line
 from workbench import actions
 from workbench.commands.evaluation import evaluation as jobs
 from workbench.editors.base import Editor
@@ -233,12 +234,14 @@ class EvalView(Finding, Editor):
         if level in ("matrix", "history"):
             only = next((s for s in self._sources if s.path == self._only), None)
             count = len(self._sources)
-            what = "1 evaluation" if count == 1 else f"{count:,} evaluations"
-            text = f"Every model as newly measured, from {what} (v lists them)" if count > 1 else what if count else ""
-            if only is not None:
-                text = f"Only the evaluation of {shown.when(only.when)} (Escape: all)"
             if level == "history":
-                text = f"{what}, the newest first: Enter shows one alone"
+                text = f"{count:,} evaluations, the newest first; Enter shows one alone"
+            elif only is not None:
+                text = f"Only {shown.summary(only)} (Escape: all)"
+            elif count == 1:
+                text = shown.summary(self._sources[0])
+            else:
+                text = f"Every model as newly measured, from {count:,} evaluations (v lists them)" if count else ""
         else:
             assert line is not None
             at = self.query_one("#rows", SortableTable).cursor
@@ -247,8 +250,6 @@ class EvalView(Finding, Editor):
             text = f"{line.row.model} on {ev.SPLIT_WORDS.get(line.row.split, line.row.split)}, {line.row.scope}: "
             text += f"{place}{len(self._pairs):,} {rows}, {ev.ORDERS[self._order]}"
             text += f", only {ev.FILTERS[self._kept]}" if self._kept else ""
-        from engine.text import one_line
-
         self.query_one("#title", Static).update(Content(one_line(text)))
 
     def _words(self) -> None:

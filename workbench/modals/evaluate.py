@@ -5,37 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.message import Message
 from textual.screen import ModalScreen
-from textual.widgets import Button, Input, SelectionList, Static
-from textual.widgets.selection_list import Selection
+from textual.widgets import Button, Input, Static
 
 from engine.text import cut, one_line
 from workbench.models.evaluation import short
+from workbench.widgets.checks import Box, Checks
 
 if TYPE_CHECKING:
     from workbench.models.adapters import Entry
 
 MOST_SHOWN = 200
-
-
-class Checks(SelectionList[str]):
-    """Boxes to check with space or `x`; Enter is done with the dialog."""
-
-    BINDINGS: ClassVar = [
-        Binding("enter", "submit", show=False, priority=True), Binding("j", "cursor_down", show=False),
-        Binding("k", "cursor_up", show=False), Binding("x", "select", show=False),
-    ]  # fmt: skip
-    DEFAULT_CSS = "Checks { height: auto; max-height: 8; border: none; padding: 0; background: $surface; }"
-
-    class Submitted(Message):
-        """Enter."""
-
-    def action_submit(self) -> None:
-        self.post_message(self.Submitted())
 
 
 def entry_text(entry: Entry, width: int = 62) -> Content:
@@ -67,11 +49,9 @@ class Evaluate(ModalScreen[list[str] | None]):
         with Vertical(classes="dialog"):
             yield Static(f"Evaluate {one_line(self.about)} on the same rows", markup=False)
             yield Static("Models (space checks, Enter starts)", classes="label")
-            yield Checks(
-                Selection("base, without adapter: what the others are tested against", "", True),
-                *(Selection(entry_text(e), e.label, e.label in self.chosen) for e in self.entries),
-                id="models",
-            )
+            boxes = [Box("", "base, without adapter: what the others are tested against", True)]
+            boxes += [Box(e.label, entry_text(e), e.label in self.chosen) for e in self.entries]
+            yield Checks(boxes, id="models")
             yield Static("Rows", classes="label")
             yield Checks(Selection("unseen rows", "test", True), Selection("training rows", "train", True), id="splits")
             with Horizontal(classes="fields"):

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Button, Input, SelectionList, Static
-from textual.widgets.selection_list import Selection
+from textual.widgets import Button, Input, Static
 
 from engine.text import one_line
-from workbench.modals.evaluate import Checks, entry_text
+from workbench.modals.evaluate import entry_text
+from workbench.widgets.checks import Box, Checks
 from workbench.widgets.cycle import Cycle
 
 if TYPE_CHECKING:
@@ -86,10 +86,8 @@ class Merge(ModalScreen[list[str] | None]):
             with VerticalScroll(can_focus=False):
                 with Horizontal(classes="field"):
                     yield Static("Adapters")
-                    yield Checks(
-                        *(Selection(entry_text(e), e.label, e.label in self.preselected) for e in self.entries),
-                        id="adapters",
-                    )
+                    boxes = [Box(e.label, entry_text(e), e.label in self.preselected) for e in self.entries]
+                    yield Checks(boxes, id="adapters")
                 with Horizontal(classes="field", id="weights-field"):
                     yield Static("Weights")
                     yield Input("", placeholder="1 each; in the order of the list: 1, 0.5", id="weights", compact=True)
@@ -142,7 +140,7 @@ class Merge(ModalScreen[list[str] | None]):
             out.value = self._suggested
         self.query_one(".wrong", Static).update("")
 
-    def on_selection_list_selected_changed(self, event: SelectionList.SelectedChanged) -> None:
+    def on_checks_changed(self) -> None:
         self._changed()
 
     def on_cycle_changed(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from textual.content import Content
 
-from engine.text import amount, one_line, printable
+from engine.text import amount, cells, cut, one_line, pad, printable
 from workbench.models import evaluation as ev
 from workbench.models.evaluation import BASE, SPLIT_WORDS, Document, Item, Line, Pair, Source, short
 from workbench.widgets.sortable_table import Cell, Column
@@ -27,7 +27,7 @@ MATRIX = [
     Column("model", "model", most=44, grows=True),
     Column("split", "rows", most=14),
     Column("scope", "scope", most=12),
-    Column("perplexity", "perplexity", ">", most=12),
+    Column("perplexity", "ppl", ">", most=12),
     Column("interval", "95 %", ">", most=20, rank=2),
     Column("against", "against base", most=22, rank=1),
     Column("wins", "better on", ">", most=18, rank=3),
@@ -162,6 +162,14 @@ def titled(pairs: Sequence[tuple[str, str]]) -> Content:
     )
 
 
+def summary(source: Source) -> str:
+    """When it was written, which models on which rows."""
+    rows = " and ".join(
+        f"{c.measured:,} {SPLIT_WORDS.get(s, s).removesuffix(' rows')}" for s, c in source.counts.items()
+    )
+    return f"{when(source.when)}: {', '.join(source.models)}" + (f" on {rows} rows" if rows else "")
+
+
 def when(seconds: float) -> str:
     """ "25 Nov 18:32"."""
     return time.strftime("%d %b %H:%M", time.localtime(seconds))
@@ -195,7 +203,7 @@ def history_cells(source: Source, root: Path) -> list[Cell]:
 def rows_columns(scope: str, compared: bool) -> list[Column]:
     return [
         Column("at", "row", ">", most=8),
-        Column("mean", "nats/token", ">", most=11),
+        Column("mean", "nats/tok", ">", most=11),
         Column("perplexity", "ppl", ">", most=9),
         *([
             Column("base", "base ppl", ">", most=9, rank=1),
@@ -258,7 +266,7 @@ def preview(pair: Pair) -> Content:
 def row_in_full(document: Document, pair: Pair, split: str, width: int, ascii_only: bool) -> Content:
     """What every model made of one row."""
     everybody = document.everybody(pair.at, split)
-    parts: list[Content] = [_measures(everybody, pair.item.model), Content("")]
+    parts: list[Content] = [_measures(everybody, pair.item.model, width), Content("")]
     asked = next((i for i in everybody if i.prompt is not None), None)
     if asked is None:
         parts.append(
@@ -282,20 +290,23 @@ def row_in_full(document: Document, pair: Pair, split: str, width: int, ascii_on
     return Content("\n").join(parts)
 
 
-def _measures(everybody: Sequence[Item], chosen: str) -> Content:
+def _measures(everybody: Sequence[Item], chosen: str, width: int) -> Content:
+    """A line a model: per scope its perplexity, nats per token, and their change against base."""
     scopes = list(dict.fromkeys(scope for i in everybody for scope in i.nll))
     base = next((i for i in everybody if i.model == BASE), None)
-    name = max((len(one_line(i.model)) for i in everybody), default=5)
-    head = f"{'':<{name}}" + "".join(f"  {s + ' ppl':>16}  {'nats/token':>10}  {'change':>8}" for s in scopes)
-    lines = [Content.styled(head.rstrip(), "$text-muted")]
+    room = max(8, width - 31 * len(scopes))
+    name = min(room, max((cells(one_line(i.model)) for i in everybody), default=5))
+    heads = " " * name + "".join(f"  {cut(one_line(s), 28):>28}" for s in scopes)
+    titles = " " * name + f"  {'ppl':>8}  {'nats/tok':>8}  {'change':>8}" * len(scopes)
+    lines = [Content.styled(heads.rstrip(), "$text-muted"), Content.styled(titles.rstrip(), "$text-muted")]
     for item in everybody:
-        text = f"{one_line(item.model):<{name}}"
+        text = pad(cut(one_line(item.model), name), name)
         for s in scopes:
             mean = item.mean(s)
             change = mean - base.mean(s) if base is not None and item is not base else math.nan
-            text += f"  {short(ev.perplexity(mean)):>16}  {amount(None if math.isnan(mean) else mean, '.3f'):>10}"
+            text += f"  {short(ev.perplexity(mean)):>8}  {amount(None if math.isnan(mean) else mean, '.3f'):>8}"
             text += f"  {'' if math.isnan(change) else f'{change:+.3f}':>8}"
-        lines.append(Content.styled(text, "bold") if item.model == chosen else Content(text))
+        lines.append(Content.styled(text.rstrip(), "bold") if item.model == chosen else Content(text.rstrip()))
     return Content("\n").join(lines)
 
 

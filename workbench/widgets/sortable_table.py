@@ -60,7 +60,7 @@ def fit(columns: Sequence[Column], wanted: Sequence[int], room: int) -> list[int
     Args:
         wanted: how wide each one's texts are.
     """
-    widths = [min(max(w, cells(c.title) + 2), c.most) for c, w in zip(columns, wanted, strict=True)]
+    widths = [max(min(w, c.most), cells(c.title) + 2) for c, w in zip(columns, wanted, strict=True)]
     shown = [True] * len(columns)
 
     def over() -> int:
