@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
-from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
@@ -20,12 +19,11 @@ if TYPE_CHECKING:
 MOST_SHOWN = 200
 
 
-def entry_text(entry: Entry, width: int = 62) -> Content:
+def entry_text(entry: Entry) -> str:
     """An adapter in a list of boxes."""
-    info = entry.info
-    about = "cannot be read" if info is None else f"r {info.rank}  {' '.join(info.targets)}"
-    figure = f"  ppl {short(entry.row.perplexity)}" if entry.row is not None else ""
-    return Content(cut(one_line(f"{entry.label}  {about}"), width - len(figure)) + figure)
+    figure = f"  unseen ppl {short(entry.row.perplexity)}" if entry.row is not None else "  not measured"
+    rank = "cannot be read" if entry.info is None else f"r {entry.info.rank}"
+    return cut(one_line(f"{entry.label}  {rank}"), 40) + figure
 
 
 class Evaluate(ModalScreen[list[str] | None]):
@@ -53,7 +51,7 @@ class Evaluate(ModalScreen[list[str] | None]):
             boxes += [Box(e.label, entry_text(e), e.label in self.chosen) for e in self.entries]
             yield Checks(boxes, id="models")
             yield Static("Rows", classes="label")
-            yield Checks(Selection("unseen rows", "test", True), Selection("training rows", "train", True), id="splits")
+            yield Checks([Box("test", "unseen rows", True), Box("train", "training rows", True)], id="splits")
             with Horizontal(classes="fields"):
                 yield Static("at most, of each kind")
                 yield Input(placeholder="as the project file says", id="rows", compact=True, restrict=r"[0-9]*")

@@ -10,7 +10,7 @@ from textual.message import Message
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from engine.text import cut, one_line, wrap
+from engine.text import one_line
 
 
 class Cycle(Widget):
@@ -46,12 +46,9 @@ class Cycle(Widget):
 
     def render(self) -> Content:
         left, right = ("<", ">") if getattr(self.app, "ascii", False) else ("\u2039", "\u203a")
-        lines = [Content.assemble((f"{left} {one_line(self.value)} {right}", "bold"))]
-        width = max(10, self.size.width or 60)
-        lines += [
-            Content.styled(cut(t, width), "$text-muted") for t in wrap(self.values.get(self.value, ""), width) if t
-        ]
-        return Content("\n").join(lines)
+        value = Content.assemble((f"{left} {one_line(self.value)} {right}", "bold"))
+        sentence = self.values.get(self.value, "")
+        return Content("\n").join([value, Content.styled(sentence, "$text-muted")]) if sentence else value
 
     def action_step(self, by: int) -> None:
         names = list(self.values)
