@@ -75,8 +75,7 @@ class RunTails:
                 known.holders += 1
                 known.dirty = True
             else:
-                project, _, number = label.partition("/")
-                path = self.root / "projects" / project / "runs" / number
+                path = folder_of(self.root, label)
                 self._watched[label] = _Watched(label, path, RunModel(label, reading=0.0))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="run-tails", daemon=True)
