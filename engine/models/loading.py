@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from engine import network
 from engine.errors import InputError, WorkFailed
 from engine.models import attention, proof
 from engine.models.loaded import Loaded
@@ -68,7 +69,7 @@ def load(project: Project, workspace: Workspace) -> Loaded:
 
     quiet()
     if project.launch.offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"
+        network.settle(offline=True)
     if project.launch.threads:
         torch.set_num_threads(project.launch.threads)
     table = project.model

@@ -12,9 +12,10 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from engine import network
 from engine.errors import InputError
 from engine.store import Workspace, shipped
-from engine.tables import ModelTable
+from engine.tables import ModelTable, Project
 
 
 def quiet() -> None:
@@ -48,6 +49,18 @@ def base_location(table: ModelTable, workspace: Workspace) -> str:
     return table.base
 
 
+def tokenizer_of(project: Project, workspace: Workspace) -> tuple[str, Any]:
+    """Where a project's base is, and its tokenizer.
+
+    Raises:
+        InputError: see `base_location` and `load_tokenizer`.
+    """
+    if project.launch.offline:
+        network.settle(offline=True)
+    location = base_location(project.model, workspace)
+    return location, load_tokenizer(location, project.model)
+
+
 def load_tokenizer(location: str, table: ModelTable) -> Any:
     """The base's fast tokenizer.
 
@@ -68,10 +81,13 @@ def load_tokenizer(location: str, table: ModelTable) -> Any:
 @contextlib.contextmanager
 def hub_errors(location: str) -> Iterator[None]:
     """What the libraries raise while the base at `location` is looked for, in words."""
+    offline = "" if os.path.isdir(location) else network.settle()
     try:
         yield
     except (OSError, ValueError) as error:
         first = str(error).strip().split("\n")[0]
+        if offline:
+            first = f"it is not in the Hub's cache here, and the Hub is out of reach ({offline})"
         raise InputError(
             f"cannot load the base model: {first}",
             where=location,

@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from engine import network
 from engine.errors import InputError
 from engine.rows.formats import Record, Refusal, excerpt
 from engine.rows.jsonrows import Literal
@@ -69,6 +70,7 @@ def read_hub(
         InputError: there is no such dataset, subset or split, it is gated, or the Hub cannot be reached.
     """
     where = f"hub:{name}" + (f"/{subset}" if subset else "")
+    offline = network.settle()
     try:
         import datasets
 
@@ -87,12 +89,15 @@ def read_hub(
     except InputError:
         raise
     except Exception as error:  # the library passes on whatever its network, archive and format layers raise
-        problem, remedy = _explain(error)
+        problem, remedy = _explain(error, offline)
         raise InputError(problem, where=where, remedy=remedy) from error
 
 
-def _explain(error: Exception) -> tuple[str, str]:
+def _explain(error: Exception, offline: str) -> tuple[str, str]:
     said = excerpt(" ".join(str(error).split()), 300)
+    if offline:
+        remedy = "connect to the network once, or point data.train at a local file"
+        return f"this dataset is not in the Hub's cache here, and the Hub is out of reach ({offline})", remedy
     if isinstance(error, ConnectionError | TimeoutError):
         return f"the Hub cannot be reached ({said})", "connect to the network, or point data.train at a local file"
     if "gated" in said:

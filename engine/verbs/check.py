@@ -136,11 +136,10 @@ def _check_sources(project: Project, workspace: Workspace, report: Report, conso
 
 
 def _check_all(project: Project, workspace: Workspace, report: Report, console: Console) -> None:
-    from engine.models import loading
+    from engine.models.tokenizer import tokenizer_of
 
     try:
-        location = loading.base_location(project.model, workspace)
-        tokenizer = loading.load_tokenizer(location, project.model)
+        location, tokenizer = tokenizer_of(project, workspace)
     except InputError as error:
         report.error(error)
         _check_sources(project, workspace, report, console)

@@ -13,16 +13,14 @@ import platform
 import re
 import shutil
 import sys
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.console import Console, duration, size
+from engine import network
+from engine.console import Console, size
 from engine.errors import InputError
 from engine.store import Workspace
 
@@ -292,30 +290,11 @@ def _nf4_errors(device: Any) -> tuple[float, float]:
 def hub() -> Finding:
     """Whether the Hugging Face Hub answers within `HUB_SECONDS`; that it does not is no failure."""
     local = "local models, local files and what is in the cache work without it"
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return Finding("ok", "hub", f"not asked, HF_HUB_OFFLINE is set; {local}")
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    answer: list[str] = []
-    # In a thread: the time that a name's look-up takes cannot be limited otherwise.
-    asking = threading.Thread(target=lambda: answer.append(_ask(endpoint)), daemon=True)
-    asking.start()
-    asking.join(HUB_SECONDS + 0.5)
-    problem = answer[0] if answer else f"no answer within {duration(HUB_SECONDS)}"
-    return Finding("ok", "hub", f"{endpoint} answers" if not problem else f"{endpoint}: {problem}; {local}")
-
-
-def _ask(endpoint: str) -> str:
-    """What is wrong with the way to `endpoint`; "" where it answers."""
-    try:
-        request = urllib.request.Request(endpoint, method="HEAD", headers={"User-Agent": "loraworkbench"})
-        urllib.request.urlopen(request, timeout=HUB_SECONDS).close()
-    except urllib.error.HTTPError as error:
-        return "" if error.code < 500 else f"it answers {error.code}"
-    except urllib.error.URLError as error:
-        return f"not reached ({error.reason})"
-    except (OSError, ValueError) as error:
-        return f"not reached ({error})"
-    return ""
+    if network.is_offline():
+        return Finding("ok", "hub", f"not asked, {network.VARIABLE} is set; {local}")
+    problem = network.ask(HUB_SECONDS)
+    said = f"not reached ({problem}); {local}" if problem else "answers"
+    return Finding("ok", "hub", f"{network.endpoint()}: {said}")
 
 
 def terminal() -> Iterator[Finding]:

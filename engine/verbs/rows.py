@@ -65,12 +65,12 @@ def run(
     Raises:
         InputError: the project file, a source or its shape is wrong, or there is no such row.
     """
-    from engine.models.tokenizer import base_location, load_tokenizer
+    from engine.models.tokenizer import tokenizer_of
 
     given = workspace.project(project_name).load(overrides)
     project, tokenizer = lenient(given), None
     try:
-        tokenizer = load_tokenizer(base_location(project.model, workspace), project.model)
+        _, tokenizer = tokenizer_of(project, workspace)
         data = dataset.load(project, workspace, tokenizer, _progress(console))
     except InputError as error:
         known = _without_tokens(project, workspace, console, error, everything)
