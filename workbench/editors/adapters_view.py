@@ -147,8 +147,9 @@ class AdaptersView(Editor):
         self._scan()
         if event.state == "done":
             self.query_one(JobLine).dismiss()
-            self._go("merged")
-            self.query_one("#merged", SortableTable).show_row(0)
+            if self.level in ("list", "merged"):
+                self._go("merged")
+                self.query_one("#merged", SortableTable).show_row(0)
             self.app.notify(f"Merged and written: {event.label}", timeout=4, markup=False)
 
     # --- what is shown
