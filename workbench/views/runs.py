@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 AGES_SECONDS = 10.0
 """Between two looks at how old things are."""
+USUAL_WIDTH = 27
 
 
 class Runs(OptionList):
@@ -51,10 +52,15 @@ class Runs(OptionList):
         self._width = 0
         self.app.workspace_changed.subscribe(self, self.show)
         self.set_interval(AGES_SECONDS, self._again)
+        self.set_interval(0.5, self._fit)
         self.show(self.app.snapshot)
 
     def on_resize(self) -> None:
-        if self.content_size.width != self._width:
+        self._fit()
+
+    def _fit(self) -> None:
+        """Lines are made for a width; while the side bar is hidden there is none."""
+        if self.content_size.width not in (0, self._width):
             self._again()
 
     def _again(self) -> None:
@@ -64,7 +70,8 @@ class Runs(OptionList):
         """Bring the list to what `snapshot` holds; the cursor stays on its run."""
         found = snapshot.runs
         chosen = self.chosen
-        self._width = width = self.content_size.width
+        self._width = self.content_size.width or self._width
+        width = self._width or USUAL_WIDTH
         now = time.time()
         texts = [lines(r, max(16, width - 1), self.app.ascii, now) for r in found]
         if found and [r.label for r in found] == [r.label for r in self._runs]:
