@@ -118,9 +118,9 @@ class WorkbenchApp(App[int]):
 
     def remember(self) -> None:
         """Write the layout and the open tabs, if they have changed."""
+        if not self._restored or not any(screen.query(StatusBar) for screen in self.screen_stack):
+            return  # not there yet, or going
         screen = self.workbench
-        if not self._restored or not screen.query(StatusBar):  # not there yet, or going
-            return
         values = {"layout": screen.remembered(), "tabs": screen.editors.remembered(), "theme": self.theme}
         problem = self.state.save({**values, "project": self.project})
         if problem:
@@ -213,7 +213,7 @@ class WorkbenchApp(App[int]):
 
     def _status(self, **values: Any) -> None:
         """Give the status bar new values; what a thread says while the workbench is going finds none."""
-        for bar in self.workbench.query(StatusBar):
+        for bar in (bar for screen in self.screen_stack for bar in screen.query(StatusBar)):
             for name, value in values.items():
                 setattr(bar, name, value)
 

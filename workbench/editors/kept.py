@@ -112,7 +112,7 @@ class KeptEditor(Editor):
                 self._forget(path)
             else:
                 self._left = (path, unsaved)
-                text = f"unsaved text of {unsaved.when} was kept when a workbench ended"
+                text = f"unsaved text of {unsaved.when} was kept"
                 answers = {"recover": "Recover", "compare-left": "Compare", "drop": "Discard"}
                 await self.banner.say("left", text, answers)
                 break

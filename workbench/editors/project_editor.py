@@ -56,7 +56,8 @@ class ProjectEditor(Finding, KeptEditor):
         "Names and values are offered while typing: up and down choose, Tab or Enter takes, Escape closes the list. "
         "ctrl+n (or space t t) asks for the list anywhere.\n\n"
         "Escape leaves the text; then i or Enter goes back in, n and N go to the next and previous problem, u undoes, "
-        "w saves, / finds, and space opens the menu."
+        "w saves, / finds, and space opens the menu. Where a line above the text asks something, Escape and Tab lead "
+        "to its answers."
     )
     SCOPES: ClassVar = ("project",)
     DEFAULT_CSS = """

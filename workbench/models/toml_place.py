@@ -21,7 +21,7 @@ Path = tuple[str, ...]
 _KEY = r"""[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*'"""
 _DOTTED = re.compile(rf"\s*(?:{_KEY})?(?:\s*\.\s*(?:{_KEY})?)*")
 _NAME = re.compile(_KEY)
-_SIMPLE = re.compile(r"\s*[A-Za-z0-9_-]+\s*=\s*(?:\"[^\"\\\[\]]*\"|[^\"'\[\]{}#]*)(?:#.*)?")
+_SIMPLE = re.compile(r"\s*(?:[A-Za-z0-9_-]+\s*=\s*(?:\"[^\"\\\[\]]*\"\s*|[^\"'\[\]{}#]*))?(?:#.*)?")
 """A line that leaves the scanner as it found it, which most do."""
 _COMMENTED = re.compile(r"\s*#\s*([A-Za-z0-9_-]+)\s*=")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*("?)|\'[^\']*(\'?)')

@@ -16,6 +16,7 @@ from rich.segment import Segment
 from rich.text import Text
 from textual import events
 from textual.document._document import Selection
+from textual.document._wrapped_document import WrappedDocument
 from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
@@ -73,6 +74,14 @@ class _Colours(dict[int, list]):
                 for number in range(max(top, first), min(bottom, last - 1) + 1):
                     self[number].append((left if number == top else 0, right if number == bottom else None, name))
         return self[row]
+
+
+class _Wrapped(WrappedDocument):
+    """Textual's own counts all lines for its height, which it asks for with every line that it draws."""
+
+    @property
+    def height(self) -> int:
+        return len(self._offset_to_line_info)
 
 
 class TomlArea(TextArea):
@@ -139,6 +148,11 @@ class TomlArea(TextArea):
     def _redraw(self) -> None:
         self._line_cache.clear()
         self.refresh()
+
+    def _set_document(self, text: str, language: str | None) -> None:
+        super()._set_document(text, language)
+        self.wrapped_document.__class__ = _Wrapped
+        self._rewrap_and_refresh_virtual_size()
 
     def _build_highlight_map(self) -> None:
         self._line_cache.clear()
