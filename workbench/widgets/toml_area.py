@@ -15,6 +15,7 @@ import textual
 from rich.segment import Segment
 from rich.text import Text
 from textual import events
+from textual.binding import Binding
 from textual.document._document import Selection
 from textual.document._wrapped_document import WrappedDocument
 from textual.geometry import Region
@@ -103,6 +104,10 @@ class TomlArea(TextArea):
     TomlArea .toml--found { background: $warning 30%; text-style: underline; }
     TomlArea .toml--found-at { color: $warning; text-style: bold reverse; }
     """
+    BINDINGS: ClassVar = [
+        Binding("ctrl+home", "to_end(True)", "Start of the text", show=False),
+        Binding("ctrl+end", "to_end", "End of the text", show=False),
+    ]
     if TYPE_CHECKING:
 
         @property
@@ -238,6 +243,9 @@ class TomlArea(TextArea):
     def action_delete_left(self) -> None:
         super().action_delete_left()
         self.post_message(self.Typed(""))
+
+    def action_to_end(self, start: bool = False) -> None:
+        self.move_cursor((0, 0) if start else self.document.end)
 
     def action_copy(self) -> None:
         super().action_copy()

@@ -193,6 +193,10 @@ async def test_comment_indent_undo_and_going_to_a_line(start: Start) -> None:
         await pilot.press(*"10:7", "enter")
         await until(pilot, lambda: area.cursor_location == (9, 6) and area.has_focus)
         await until(pilot, lambda: "Ln 10, Col 7  TOML" in text_of(pilot))
+        await pilot.press("ctrl+home")
+        assert area.cursor_location == (0, 0)
+        await pilot.press("ctrl+end")
+        assert area.cursor_location == area.document.end
 
 
 async def test_find_and_replace(start: Start) -> None:
