@@ -84,7 +84,8 @@ class EvaluationCommands(Commands):
             return
         self._starting.add((project, verb))
         try:
-            self.app.notify(f"Starting the {'merge' if verb == 'merge' else 'evaluation'}…", timeout=3, markup=False)
+            what = "merge" if verb == "merge" else "evaluation"
+            self.app.notify(f"Starting the {what}: it loads its libraries first.", timeout=6, markup=False)
             await asyncio.to_thread(detach.start, self.app.root, project, verb, arguments)
         finally:
             self._starting.discard((project, verb))

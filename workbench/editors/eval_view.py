@@ -15,7 +15,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import ContentSwitcher, Static
 
-from engine.text import one_line
+from engine.text import cut, one_line
 from workbench import actions
 from workbench.commands.evaluation import evaluation as jobs
 from workbench.editors.base import Editor
@@ -132,6 +132,9 @@ class EvalView(Finding, Editor):
     def on_show(self) -> None:
         self._scan()
 
+    def on_resize(self) -> None:
+        self._title()
+
     def _scan(self) -> None:
         if self._scanning:
             self._again = True
@@ -246,11 +249,10 @@ class EvalView(Finding, Editor):
             assert line is not None
             at = self.query_one("#rows", SortableTable).cursor
             place = f"{at + 1:,} of " if self._pairs and level == "row" else ""
-            rows = "row" if len(self._pairs) == 1 else "rows"
-            text = f"{line.row.model} on {ev.SPLIT_WORDS.get(line.row.split, line.row.split)}, {line.row.scope}: "
-            text += f"{place}{len(self._pairs):,} {rows}, {ev.ORDERS[self._order]}"
-            text += f", only {ev.FILTERS[self._kept]}" if self._kept else ""
-        self.query_one("#title", Static).update(Content(one_line(text)))
+            text = f": {place}{len(self._pairs):,} {ev.FILTERS[self._kept]}, {ev.ORDERS[self._order]}"
+            head = f"{line.row.model} on {ev.SPLIT_WORDS.get(line.row.split, line.row.split)}, {line.row.scope}"
+            text = cut(one_line(head), max(8, self.size.width - 2 - len(text))) + text
+        self.query_one("#title", Static).update(Content(cut(one_line(text), max(8, self.size.width - 2))))
 
     def _words(self) -> None:
         words = self.query_one("#words", Static)

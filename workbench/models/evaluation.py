@@ -352,11 +352,11 @@ def load(path: Path) -> Document:
 
 ORDERS = {
     "worst": "worst first",
-    "gain": "largest gain against base first",
-    "loss": "largest loss against base first",
+    "gain": "largest gain first",
+    "loss": "largest loss first",
     "file": "as measured",
 }
-FILTERS = {"": "all rows", "wrong": "wrong answers", "gained": "answers gained", "lost": "answers lost"}
+FILTERS = {"": "rows", "wrong": "wrong answers", "gained": "answers gained", "lost": "answers lost"}
 
 
 def arranged(pairs: Sequence[Pair], scope: str, order: str, kept: str = "") -> list[Pair]:

@@ -52,6 +52,7 @@ class JobLine(Static):
         self.verb, self.about, self.hint = verb, project, hint
         self.label = ""
         self.model: RunModel | None = None
+        self._known: set[str] | None = None
         self._seen_running: set[str] = set()
         self._told: set[str] = set()
         self._dismissed: set[str] = set()
@@ -87,10 +88,16 @@ class JobLine(Static):
         self._show()
 
     def _snapshot(self, snapshot: Snapshot) -> None:
-        jobs = [j for j in snapshot.jobs if j.verb == self.verb and self.about in ("", j.project)]
-        for job in jobs[:1]:
-            if job.state == "running" or self._worth(job):
-                self.follow(job.label)
+        projects = [p for name, p in snapshot.projects.items() if self.about in ("", name)]
+        jobs = [j for p in projects for j in p.jobs if j.verb == self.verb]
+        before, self._known = self._known, {j.label for j in jobs}
+        new = [j for j in jobs if j.state == "empty" and before is not None and j.label not in before]
+        running = [j for j in jobs if j.state == "running"]
+        newest = max(jobs, key=lambda j: j.started or 0.0, default=None)
+        if new or running:
+            self.follow((new or running)[-1].label)
+        elif newest is not None and newest.state != "empty" and self._worth(newest):
+            self.follow(newest.label)
 
     def _worth(self, job: JobInfo) -> bool:
         """Whether the end of a job is news."""
