@@ -132,7 +132,7 @@ class OutputView(Finding, Vertical):
         if self._empty:
             self._empty = False
             self._log.clear()
-        self._log.add([said(label, line, self.app.ascii) for line in new])
+        self._log.add([said(label, line) for line in new])
         self.find_bar.again()
         self._now()
 
@@ -164,10 +164,9 @@ class OutputView(Finding, Vertical):
             self.app.open(f"eval:{project}")
 
 
-def said(label: str, line: Line, ascii_only: bool) -> str:
-    """ "18:32:05  starter/0007  checkpoint written": a mark where it is a warning or a failure."""
-    mark = {"warning": "! ", "error": "x " if ascii_only else "✗ "}.get(line.level, "")
-    return f"{time.strftime('%H:%M:%S', time.localtime(line.t))}  {one_line(label)}  {mark}{line.text}"
+def said(label: str, line: Line) -> str:
+    """ "18:32:05  starter/0007  checkpoint written"; warnings and failures say in words that they are."""
+    return f"{time.strftime('%H:%M:%S', time.localtime(line.t))}  {one_line(label)}  {line.text}"
 
 
 def progress(model: RunModel) -> str:
