@@ -22,6 +22,7 @@ from workbench.actions import Action
 from workbench.commands import command_objects
 from workbench.jobs.gauges import Gauges
 from workbench.jobs.messages import MachineChanged, Notice, RunChanged, WorkspaceChanged
+from workbench.jobs.preload import preload
 from workbench.jobs.watch import WorkspaceWatch
 from workbench.models.problems import Problems
 from workbench.models.workspace import Snapshot
@@ -115,6 +116,7 @@ class WorkbenchApp(App[int]):
         for problem in [*self.settings.problems, *keymap.problems(self.settings.keys)]:
             self.notify(problem, title="Settings", severity="warning", markup=False)
         self.set_interval(2.0, self.remember)
+        self.run_worker(preload, thread=True, exit_on_error=False, group="preload")
 
     def remember(self) -> None:
         """Write the layout and the open tabs, if they have changed."""

@@ -51,6 +51,7 @@ class RunView(Finding, Editor):
         super().__init__(uri)
         self._model: RunModel | None = None
         self._stale = True
+        self._whole = False
         self._drawn = 0.0
         self._timer: Timer | None = None
         self._written = {"log": 0, "happened": 0}
@@ -66,10 +67,6 @@ class RunView(Finding, Editor):
         yield TabStrip(id="pages")
         with ContentSwitcher(initial="charts"):
             yield RunCharts(ascii=self.app.ascii, id="charts")
-            yield SamplesView(id="samples")
-            yield FindLog(log_text.KEPT_LINES, id="log")
-            yield FindLog(run.KEPT_LINES, id="happened")
-        yield FindBar()
 
     def on_mount(self) -> None:
         self.heading = self.label
@@ -77,6 +74,21 @@ class RunView(Finding, Editor):
         self.app.run_changed.subscribe(self, self._changed)
         self.set_interval(1.0, self._tick)
         self._pages()
+        self._update()
+        self.call_after_refresh(self._rest)
+
+    async def _rest(self) -> None:
+        """The other pages, once the first one is on the screen."""
+        pages = (
+            SamplesView(id="samples"),
+            FindLog(log_text.KEPT_LINES, id="log"),
+            FindLog(run.KEPT_LINES, id="happened"),
+        )
+        for page in pages:
+            page.display = False
+        await self.query_one(ContentSwitcher).mount(*pages)
+        await self.mount(FindBar())
+        self._whole = True
         self._update()
 
     def on_unmount(self) -> None:
@@ -120,20 +132,25 @@ class RunView(Finding, Editor):
         model = self.app.tails.model(self.label)
         if model is None or not self.is_mounted:
             return
-        self._model, self._stale, self._drawn = model, False, time.monotonic()
+        self._model, self._stale = model, False
+        if model.count:  # the first word is shown at once
+            self._drawn = time.monotonic()
         self._header()
         page = self.query_one(ContentSwitcher).current
         if page == "charts":
             self.query_one(RunCharts).show(model)
+        if not self._whole:
+            self._pages()
+            return
         with model.lock:
             samples, lines = list(model.samples), list(model.lines)
         self.query_one(SamplesView).show(samples)
-        self._write("happened", model, [self._happened(line) for line in lines], model.dropped + len(lines))
+        new = self._new("happened", model, model.dropped + len(lines))
+        self._add("happened", [self._happened(line) for line in lines[-new:]] if new else [])
         text = self.app.tails.text(self.label)
         if text is not None:
-            self._write(
-                "log", text, text.since(self._written["log"] if self._sources.get("log") is text else 0), text.total
-            )
+            new = self._new("log", text, text.total)
+            self._add("log", text.since(text.total - new) if new else [])
         self._pages()
 
     def _header(self) -> None:
@@ -147,19 +164,20 @@ class RunView(Finding, Editor):
             self.inspected = facts(model)
             self.told = _told(model, now)
 
-    def _write(self, page: str, source: object, lines: list[str], total: int) -> None:
-        """Bring a log to `total` lines, of which `lines` are the last."""
-        log = self.query_one(f"#{page}", FindLog)
+    def _new(self, page: str, source: object, total: int) -> int:
+        """How many lines of `total` are not in a log yet; another `source` than before begins it anew."""
         if self._sources.get(page) is not source:
-            self._sources[page] = source
-            self._written[page] = 0
+            self._sources[page], self._written[page] = source, 0
+            log = self.query_one(f"#{page}", FindLog)
             log.clear()
-            if page == "log" and getattr(source, "skipped", 0):
-                log.add([f"(the first {getattr(source, 'skipped'):,} bytes of log.txt are not shown)"])  # noqa: B009
-        new = total - self._written[page]
-        if new > 0:
-            log.add(lines[-new:])
-            self._written[page] = total
+            if isinstance(source, log_text.LogText) and source.skipped:
+                log.add([f"(the first {source.skipped:,} bytes of log.txt are not shown)"])
+        new, self._written[page] = total - self._written[page], total
+        return max(0, new)
+
+    def _add(self, page: str, lines: list[str]) -> None:
+        if lines:
+            self.query_one(f"#{page}", FindLog).add(lines)
             if self.query_one(ContentSwitcher).current == page:
                 self.find_bar.again()
 
@@ -183,6 +201,9 @@ class RunView(Finding, Editor):
 
     def page(self, name: str) -> None:
         """Bring a page to the front, with the focus."""
+        if not self._whole:
+            self.call_after_refresh(self.page, name)
+            return
         self.query_one(ContentSwitcher).current = name
         bar = self.find_bar
         bar.end()
@@ -216,6 +237,9 @@ class RunView(Finding, Editor):
 
     def act_edit_find(self) -> None:
         """Charts have no text: the log is searched from there."""
+        if not self._whole:
+            self.call_after_refresh(self.act_edit_find)
+            return
         if self.find_bar.target is None:
             self.page("log")
         super().act_edit_find()

@@ -20,9 +20,13 @@ from workbench.models.log_text import LogText
 from workbench.models.run import RunModel
 
 SECONDS = 0.1
-CHUNK_BYTES = 1 << 18
-"""Read and folded at once: a few milliseconds, between which the screen is drawn."""
-LONG_BYTES = 4 * CHUNK_BYTES
+CHUNK_BYTES = 1 << 17
+"""Read and folded at once: one or two milliseconds, in which nothing is drawn."""
+YIELD = 0.5
+"""Rest after a piece of a long log, as a share of the time that the piece took: the screen's thread has its turn then."""
+FIRST_SECONDS = 0.2
+"""Rest after the first picture of a long log, in which it is drawn."""
+LONG_BYTES = 1 << 20
 """A log from this size on is first shown from samples."""
 SAMPLES = 1200
 ENDS_BYTES = 1 << 16
@@ -113,7 +117,7 @@ class RunTails:
         while not self._over.is_set():
             with self._lock:
                 watched = list(self._watched.values())
-            busy = False
+            busy, begun = False, time.perf_counter()
             for run in watched:
                 try:
                     busy |= self._look(run)
@@ -122,7 +126,9 @@ class RunTails:
                         failed = str(error)
                         self.post(Notice(f"{type(error).__name__}: {error}", run.label, "warning"))
                 self._tell(run)
-            if not busy:
+            if busy:
+                time.sleep(max(0.0005, YIELD * (time.perf_counter() - begun)))
+            else:
                 self._wake.wait(self.seconds)
                 self._wake.clear()
 
@@ -205,6 +211,7 @@ class RunTails:
             preview.alive = process_lives(preview.started.pid, preview.started.pid_started)
         run.preview, run.dirty, run.posted = preview, True, 0.0
         self._tell(run)
+        self._over.wait(FIRST_SECONDS)
 
     def _text(self, run: _Watched) -> bool:
         """Read a piece of log.txt; returns whether there is more."""

@@ -95,10 +95,10 @@ class LineChart(Widget, can_focus=True):
     LineChart:focus .line-chart--title { background: $primary; color: $text; }
     """
 
-    log_axis: reactive[bool] = reactive(False)
-    smoothing: reactive[float] = reactive(0.0)
-    cursor: reactive[float | None] = reactive(None)
-    window: reactive[tuple[float, float] | None] = reactive(None)
+    log_axis: reactive[bool] = reactive(False, init=False)
+    smoothing: reactive[float] = reactive(0.0, init=False)
+    cursor: reactive[float | None] = reactive(None, init=False)
+    window: reactive[tuple[float, float] | None] = reactive(None, init=False)
 
     class Moved(Message):
         """Cursor, window or smoothing were changed by the user; charts beside it may follow."""

@@ -53,7 +53,7 @@ async def test_a_run_at_all_sizes(start: Start, workspace: Path, size: tuple[int
     write_run(workspace, "demo/0001", [living(), *steps(30, of=120), scored(20), *steps(10, of=120, first=31)])
     async with start(size) as pilot:
         view = await opened(pilot)
-        await until(pilot, lambda: "step 40 of 120" in text_of(pilot))
+        await until(pilot, lambda: "step 40 of 120" in text_of(pilot) and "b unseen" in text_of(pilot))
         text = text_of(pilot)
         assert "▶ running" in text and "33%" in text
         assert "loss 1.111" in text and "unseen 1.5 at 20" in text
