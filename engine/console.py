@@ -169,6 +169,8 @@ class Console:
         self._step_seconds = event.seconds if before is None else 0.8 * before + 0.2 * event.seconds
         last = event.step >= event.steps
         text = step_line(event, None if last else self._step_seconds * (event.steps - event.step))
+        while self.tty and cells(text) >= self.width and "  " in text:
+            text = text[: text.rindex("  ")]  # rather no figure than half of one
         self._live.show(text, now=last)
         if last:
             self._live.keep()
@@ -224,8 +226,8 @@ class Console:
     def _fail(self, label: str, problem: str, where: str | None, remedy: str | None) -> None:
         self._settle()
         self._stage = None
-        several = problem.split("\n")
-        place = f" {one_line(where)}:" if where else ""
+        several = from_here(problem).split("\n")
+        place = f" {one_line(from_here(where))}:" if where else ""
         lines = [f"{label}:{place} {several[0]}"] if len(several) == 1 else [f"{label}:{place}", *several]
         if remedy:
             lines += remedy.split("\n")
@@ -249,15 +251,15 @@ class Console:
 
 
 def step_line(event: events.Step, left: float | None) -> str:
-    """A step in one line; `left` are the seconds to the last one."""
+    """A step in one line, what matters most first; `left` are the seconds to the last one."""
     parts = [
         f"step {event.step}/{event.steps}",
         f"loss {event.loss:.3f}",
+        f"{duration(event.seconds)} a step" if left is None else f"ETA {duration(left)}",
+        f"{event.tokens_per_second:,.0f} tok/s",
+        f"mem {size(event.memory_bytes)}",
         f"lr {event.learning_rate:.1e}",
         f"grad {event.gradient_norm:.2g}",
-        f"{event.tokens_per_second:,.0f} tok/s",
-        f"{duration(event.seconds)} a step" if left is None else f"ETA {duration(left)}",
-        f"mem {size(event.memory_bytes)}",
     ]
     return "  ".join(parts)
 
@@ -293,6 +295,14 @@ def shown_path(path: str | Path) -> str:
     with contextlib.suppress(ValueError, OSError):
         return str(Path(path).relative_to(Path.cwd()))
     return str(path)
+
+
+def from_here(text: str) -> str:
+    """A text with the paths in it that lead through the current folder shortened to what follows it."""
+    with contextlib.suppress(OSError):  # it is gone
+        here = os.path.join(os.getcwd(), "")
+        return text.replace(here, "") if len(here) > 1 else text
+    return text
 
 
 def _is_object(line: bytes) -> bool:

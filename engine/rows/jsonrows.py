@@ -104,7 +104,7 @@ def line_records(numbered: Iterable[tuple[int, bytes]], name: str) -> Iterator[R
 def _parse_line(line: bytes) -> dict[str, Any]:
     if fault := line_fault(line):
         raise NotARowError(fault)
-    text = line.decode("utf-8")
+    text = line.decode("utf-8").rstrip("\r\n")  # or a line that ends too early would be wrong at column 1 of the next
     try:
         return _check_row(_decoder.decode(text), text)
     except json.JSONDecodeError as error:

@@ -16,7 +16,7 @@ import numpy as np
 
 from engine import events
 from engine.adapters import pattern_value
-from engine.console import Console
+from engine.console import Console, from_here
 from engine.errors import InputError
 from engine.rows import ledger
 from engine.safetensors_io import Checkpoint, read_json
@@ -107,7 +107,8 @@ def _tell_problems(console: Console, report: Report) -> None:
     count = len(report.problems)
     console.say("\nno problems" if not count else f"\n{count} problem{'s' * (count > 1)}:")
     for found in report.problems:
-        console.say(f"  {found['where']}: {found['problem']}" if found["where"] else f"  {found['problem']}")
+        place = f"{from_here(found['where'])}: " if found["where"] else ""
+        console.say(f"  {place}{found['problem']}")
         if found["remedy"]:
             console.say(f"      {found['remedy']}")
 

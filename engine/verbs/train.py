@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine import events, spec
-from engine.console import Console
+from engine.console import Console, shown_path
 from engine.control import stop_requests
 from engine.errors import InputError
 from engine.jobs import detached, work
@@ -35,7 +35,7 @@ def run(
     project = spec.load(run.project_file)
     log = events.EventLog(run.events)
     emit = tell(log, console.emit)
-    console.say(f"run {run.label}  ({run.path})")
+    console.say(f"run {run.label}  ({shown_path(run.path)})")
     with run.lock(), stop_requests() as stop:
         resumed = _last_step(run) if resume is not None else None
         with job("train", folder.name, emit, run, resumed) as ending:

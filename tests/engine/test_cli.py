@@ -68,7 +68,7 @@ def test_errors_have_place_and_remedy_and_no_traceback(call: Call) -> None:
     write_project("starter", "")
     code, out, err = call("runs", "startr")
     assert code == 2 and out == ""
-    assert err == f"error: {Path.cwd() / 'projects'}: no project 'startr'\n  did you mean `starter`?\n"
+    assert err == "error: projects: no project 'startr'\n  did you mean `starter`?\n"
 
 
 def test_light_verbs_import_nothing_heavy(call: Call) -> None:
@@ -153,7 +153,7 @@ def test_an_unforeseen_exception_leaves_its_traceback_in_a_file(call: Call, monk
     monkeypatch.setattr(runs, "run", broken)
     code, out, err = call("runs")
     (trace,) = Path("state/loraworkbench").glob("trace-*.txt")
-    assert code == 1 and out == "" and "Traceback" not in err and str(trace.resolve()) in err
+    assert code == 1 and out == "" and "Traceback" not in err and f"error: {trace}: " in err
     assert "KeyError: 'gone'" in trace.read_text()
     assert "unexpected KeyError" in document(call("runs", "--json"), 1)["error"]["problem"]
 

@@ -10,6 +10,7 @@ import re
 import threading
 import time
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -193,7 +194,7 @@ def test_steps_on_a_pipe_are_told_every_few_seconds_and_at_the_last() -> None:
     for number in range(1, 301):
         console.emit(step(number))
     first, last = out.getvalue().splitlines()
-    assert first == "step 1/300  loss 0.412  lr 1.8e-04  grad 0.9  4,120 tok/s  ETA 2 min 30 s  mem 1.2 GB"
+    assert first == "step 1/300  loss 0.412  ETA 2 min 30 s  4,120 tok/s  mem 1.2 GB  lr 1.8e-04  grad 0.9"
     assert last.startswith("step 300/300  loss 0.412") and "ETA" not in last
 
 
@@ -232,9 +233,20 @@ def test_steps_are_rewritten_in_place_and_the_last_one_stays() -> None:
 
 def test_a_line_in_place_is_never_wider_than_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "30")
-    out = Terminal()
+    out, long = Terminal(), Terminal()
     Console(out).emit(step(1, 2))
-    assert text.cells(out.screen[0]) == 29 and out.screen[0].endswith("…")
+    assert out.screen[0] == "step 1/2  loss 0.412"
+    Console(long).emit(stage(1, 5, name="read rows of many files"))
+    assert text.cells(long.screen[0]) == 29 and long.screen[0].endswith("…")
+
+
+def test_paths_are_told_from_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    err = io.StringIO()
+    console = Console(io.StringIO(), errors=err)
+    console.error(InputError(f"{tmp_path}/p.toml:1:1: a\n{tmp_path}/p.toml:2:1: b"))
+    console.error(InputError("no such file", where=f"{tmp_path}/data/x.csv:3"))
+    assert err.getvalue() == "error:\n  p.toml:1:1: a\n  p.toml:2:1: b\nerror: data/x.csv:3: no such file\n"
 
 
 def test_what_is_told_is_broken_between_words(monkeypatch: pytest.MonkeyPatch) -> None:

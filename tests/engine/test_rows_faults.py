@@ -42,6 +42,7 @@ def written(root: Path, name: str, data: str | bytes) -> str:
         (b'{"a": 007}', "not valid JSON: Expecting ',' delimiter at column 8"),
         (b'{"a": "b\tc"}', "not valid JSON: Invalid control character at column 9"),
         (b'{"a": 1} {"a": 2}', "not valid JSON: Extra data at column 10"),
+        (b'{"a": 1, "b": ', "not valid JSON: Expecting value at column 15"),
         (b"[1]", "not an object: this is a list"),
         (b'"a"', "not an object: this is text"),
         (b"1e3", "not an object: this is a number"),
