@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from engine import events
+from engine import estimate, events
 from engine.adapters import pattern_value
 from engine.console import Console, from_here
 from engine.errors import InputError
@@ -23,6 +23,7 @@ from engine.safetensors_io import Checkpoint, read_json
 from engine.spec import SpecError
 from engine.store import Workspace
 from engine.tables import LoraTable, Project, TrainTable
+from engine.text import size
 from engine.tokens import dataset
 from engine.tokens.dataset import Dataset, Split
 from engine.tokens.examples import Encoder
@@ -75,7 +76,8 @@ def run(
     Returns:
         {ok, project, problems: [{where, problem, remedy}], warnings, ...} and, as far as it came to that, `data` (the
         ledger, see `Dataset.to_json`), `lengths` (of each split: rows, cut, tokens, supervised, min, median, p95, max),
-        `steps`, `steps_per_epoch` and `trainable_parameters` (null where only loading the base would tell).
+        `steps`, `steps_per_epoch`, `trainable_parameters` (null where only loading the base would tell) and `memory` (the
+        estimated peak of a run: bytes, parts; null where the base's shapes are not known; see `engine.estimate`).
 
     Raises:
         InputError: there is no such project.
@@ -165,6 +167,7 @@ def _check_all(project: Project, workspace: Workspace, report: Report, console: 
     base = Path(location) if Path(location).is_dir() else None
     _check_lengths(data, project, base, report, console)
     _check_size(project, base, report, console)
+    _check_memory(data, project, workspace, report, console)
 
 
 def _judge_ledgers(ledgers: dict[str, ledger.Ledger], project: Project, report: Report) -> None:
@@ -257,6 +260,33 @@ def _check_size(project: Project, base: Path | None, report: Report, console: Co
         report.problem("lora.target_modules names nothing in this base", remedy='use "all-linear"')
     elif count is not None:
         console.say(f"{count:,} trainable parameters")
+
+
+def _check_memory(data: Dataset, project: Project, workspace: Workspace, report: Report, console: Console) -> None:
+    """The estimated peak of a training run, against the memory that this machine has."""
+    lengths = [len(e) for e in data.train.examples]
+    report.facts["memory"] = None
+    if not lengths:
+        return
+    place = estimate.room(project.launch.device)
+    try:
+        found = estimate.of_project(project, workspace, place.device, _largest_step(lengths, project), max(lengths))
+    except InputError as error:
+        console.say(f"memory: not known ({error.problem})")
+        return
+    report.facts["memory"] = {**found.to_json(), "on": place.name, "available": place.total}
+    of = f" of {size(place.total)}" if place.total else ""
+    console.say(f"needs about {size(found.total)}{of} ({place.name})")
+    if place.total and found.total > place.total:
+        less = f"; {found.smaller[0]} needs less" if found.smaller else ""
+        report.warnings.append(f"a run needs about {size(found.total)}, and {place.name} has {size(place.total)}{less}")
+
+
+def _largest_step(lengths: Sequence[int], project: Project) -> int:
+    """Tokens of the largest step of the first epoch."""
+    order = Order(lengths, project.train)
+    steps = step_counts(lengths, project.train)[1]
+    return max(sum(lengths[i] for i in order.at(step).examples) for step in range(steps))
 
 
 def trainable_parameters(shapes: dict[str, tuple[int, ...]], lora: LoraTable) -> int | None:

@@ -43,10 +43,6 @@ CASES: dict[str, dict[str, dict[str, object]]] = {
         "model": {"base": "random"},
         "train": {"micro_batch_tokens": 1024, "activation_checkpointing": True},
     },
-    "110M bf16": {
-        "model": {"base": "random", "quantization": "none", "dtype": "bfloat16"},
-        "train": {"micro_batch_tokens": 1024},
-    },
     "110M int8": {"model": {"base": "random", "quantization": "int8"}, "train": {"micro_batch_tokens": 1024}},
 }
 
