@@ -232,7 +232,9 @@ def session(
     context: typer.Context,
     project: ProjectName,
     adapters: Adapters = [],  # noqa: B006
-    idle: Annotated[float, typer.Option(metavar="MINUTES", min=0, help="End after so long without a request; 0: never.")] = 30,
+    idle: Annotated[
+        float, typer.Option(metavar="MINUTES", min=0, help="End after so long without a request; 0: never.")
+    ] = 30,
     detach: Detach = False,
     job: JobNumber = None,
     overrides: Overrides = [],  # noqa: B006
@@ -260,6 +262,9 @@ def merge(
     density: Annotated[
         float | None, typer.Option(help="Share of the values that ties, dare and magnitude_prune keep.")
     ] = None,
+    majority_sign: Annotated[
+        Literal["total", "frequency"], typer.Option(help="How ties elects a sign: by the values' sum or their number.")
+    ] = "total",
     base_weights: Annotated[
         Literal["original", "nf4"],
         typer.Option(help="Merge into the full-precision original, or into the NF4-rounded base that was trained on."),
@@ -279,7 +284,7 @@ def merge(
 
         found = _workspace(context, workspace)
         into = (method, base_weights, out, replace, verify)
-        how = {"density": density, "detach": detach, "number": job}
+        how = {"density": density, "majority_sign": majority_sign, "detach": detach, "number": job}
         console.document(verb.run(found, project, overrides, adapters, weights, *into, console, **how))
 
 

@@ -108,8 +108,8 @@ def combine(
         WorkFailed: the disk is full or cannot be written.
     """
     if len(parts) == 1:
-        method = "linear"
-    _check_arguments(parts, out, method, rank, density, replace)
+        method, density = "linear", None
+    _check_arguments(parts, out, method, rank, density, majority_sign, replace)
     with contextlib.ExitStack() as stack:
         opened = [_open(path, weight, stack) for path, weight in parts]
         _check_bases(opened)
@@ -134,7 +134,13 @@ def combine(
 
 
 def _check_arguments(
-    parts: Sequence[tuple[Path, float]], out: Path, method: str, rank: int | None, density: float | None, replace: bool
+    parts: Sequence[tuple[Path, float]],
+    out: Path,
+    method: str,
+    rank: int | None,
+    density: float | None,
+    majority_sign: str,
+    replace: bool,
 ) -> None:
     if not parts:
         raise InputError("no adapter is given")
@@ -147,9 +153,13 @@ def _check_arguments(
             raise InputError("the combined adapter would replace what it is made from", where=str(out))
     if rank is not None and (rank < 1 or not method.endswith("svd")):
         raise InputError(f"rank {rank}: must be at least 1, and only the svd methods take one")
-    pruned = method not in ("linear", "cat", "svd")
-    if pruned and (density is None or not 0 < density <= 1):
+    if method in ("linear", "cat", "svd"):
+        if density is not None:
+            raise InputError(f"method {method} takes no density: it keeps all values")
+    elif density is None or not 0 < density <= 1:
         raise InputError(f"method {method} needs a density above 0 and at most 1, the share of values it keeps")
+    if majority_sign not in get_args(MajoritySign):
+        raise InputError(f"majority sign {majority_sign!r} is not one of {', '.join(get_args(MajoritySign))}")
     recover_folder(out)
     if out.exists() and not (replace and (out / adapters.CONFIG).is_file()):
         problem = "exists and is not an adapter; only an adapter is replaced" if replace else "already exists"

@@ -104,7 +104,7 @@ def merge(
         WorkFailed: no space, a failing disk, or a result that is not finite; nothing is left of it.
     """
     started = time.perf_counter()
-    _check_target(out, base_dir, adapter_dir, replace)
+    check_target(out, base_dir, adapter_dir, replace)
     config = _base_config(base_dir)
     adapters.inspect(adapter_dir, digest=False)
     adapter_config = adapters.read_config(adapter_dir)
@@ -148,7 +148,12 @@ def merge(
     )
 
 
-def _check_target(out: Path, base_dir: Path, adapter_dir: Path, replace: bool) -> None:
+def check_target(out: Path, base_dir: Path, adapter_dir: Path, replace: bool) -> None:
+    """Whether a merged model may be put at `out`; puts back what a crash left half-replaced there.
+
+    Raises:
+        InputError: it would replace what it is made from, a model without `replace`, or something that is no model.
+    """
     here = out.resolve()
     for other in (base_dir.resolve(), adapter_dir.resolve()):
         if here == other or here in other.parents:
@@ -157,7 +162,7 @@ def _check_target(out: Path, base_dir: Path, adapter_dir: Path, replace: bool) -
     if not out.exists():
         return
     if not replace:
-        raise InputError("already exists", where=str(out), remedy="choose another folder, or allow it to be replaced")
+        raise InputError("already exists", where=str(out), remedy="choose another folder with --out, or give --replace")
     if not (out / "config.json").is_file() or not ((out / SINGLE).exists() or (out / INDEX).exists()):
         raise InputError("exists and is not a model's folder; only a model is replaced", where=str(out))
 

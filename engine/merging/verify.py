@@ -1,8 +1,8 @@
 """Prove that a merged model is base + adapter: logits on fixed prompts and perplexity on unseen rows.
 
-Comes from: the merged folder, beside its final place. Goes to: a report; `jobs.work` renames the folder into place only when
-it holds. The reference is the base as the merge took it (full precision, or rounded through 4 bits) with the adapter
-attached by PEFT.
+Comes from: the merged folder, beside its final place. Goes to: a report; `jobs.merging` renames the folder into place
+only when it holds. The reference is the base as the merge took it (full precision, or rounded through 4 bits) with the
+adapter attached by PEFT.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from engine.evaluation import matrix
-from engine.files import write_json
 from engine.generation import answering
 from engine.models import loading
 from engine.models.loaded import Loaded
+from engine.models.nf4 import four_bit_code
 from engine.store import Workspace
 from engine.tables import Project
 from engine.tokens.examples import Example
@@ -85,7 +85,7 @@ def verify(
         InputError, WorkFailed: one of them does not load.
     """
     whole = project.model.model_copy(update={"quantization": "none"})
-    taken = project.model if base_weights == "nf4" else whole
+    taken = whole.model_copy(update={"quantization": four_bit_code(project.model)}) if base_weights == "nf4" else whole
     reference = loading.load(project.model_copy(update={"model": taken}), workspace)
     reference.load_adapter(NAME, adapter)
     prompts = [e.prompt_ids for e in examples]
@@ -135,8 +135,3 @@ def _mean(values: Any) -> float:
 def _nll(loaded: Loaded, examples: Sequence[Example], project: Project) -> tuple[float, int]:
     scores = matrix.score(loaded, examples, scope="completion", window=0, batch_tokens=project.eval.batch_tokens)
     return sum(s.nll for s in scores), sum(s.tokens for s in scores)
-
-
-def store(folder: Path, verification: Verification, report: dict[str, Any]) -> None:
-    """Write merge.json into a merged folder: how it was made and what was proved."""
-    write_json(folder / "merge.json", {**report, "verification": verification.to_json()})

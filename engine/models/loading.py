@@ -55,6 +55,7 @@ def snapshot(name: str, table: ModelTable) -> Path:
 
     with hub_errors(name):
         wanted = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+        wanted += ["*.py"] * table.trust_remote_code
         return Path(snapshot_download(name, revision=table.revision, allow_patterns=wanted))
 
 

@@ -13,6 +13,10 @@ from typing import Literal
 
 import torch
 
+from engine.tables import ModelTable
+
+Code = Literal["nf4", "fp4"]
+
 BLOCK = 64
 
 
@@ -28,11 +32,16 @@ class FourBit:
         device: where to compute; the kernels of different devices may differ in the last bit.
     """
 
-    code: Literal["nf4", "fp4"] = "nf4"
+    code: Code = "nf4"
     double: bool = True
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     skip_modules: tuple[str, ...] | None = None
     device: str = "cpu"
+
+
+def four_bit_code(table: ModelTable) -> Code:
+    """That of model.quantization; NF4 where the base is not held in 4 bits."""
+    return "fp4" if table.quantization == "fp4" else "nf4"
 
 
 def rounded(weight: torch.Tensor, how: FourBit) -> torch.Tensor:

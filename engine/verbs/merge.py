@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any, Literal
 
 from engine.console import Console
 from engine.errors import InputError
 from engine.files import write_json
-from engine.jobs import work
+from engine.jobs import merging, work
 from engine.store import Workspace
 from engine.verbs.detaching import options, start_job
 
@@ -28,6 +27,7 @@ def run(
     console: Console,
     *,
     density: float | None = None,
+    majority_sign: str = "total",
     detach: bool = False,
     number: int | None = None,
 ) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def run(
         weights: one for each of several adapters; empty: 1 each.
         method: how several are combined (see `combine.combine`).
         out: default projects/NAME/merged/ADAPTER, with "-nf4" for the rounded base.
-        density: the share of values that ties, dare and magnitude_prune keep.
+        density: the share of values that ties, dare and magnitude_prune keep. majority_sign: how ties elects a sign.
         detach: do it in a process and a job folder of its own; what is returned is about that.
         number: of the job folder to do it in, which `detach` has made.
     """
@@ -45,15 +45,17 @@ def run(
     project = folder.load(overrides)
     chosen = [work.adapter_of(workspace, folder, name) for name in adapters or [None]]
     if weights and len(weights) != len(chosen):
-        raise InputError(f"{len(weights)} weights for {len(chosen)} adapters", remedy="give one --weight an --adapter")
+        raise InputError(
+            f"{len(weights)} weights for {len(chosen)} adapters", remedy="give one --weight for each --adapter"
+        )
     name = "+".join(n for n, _ in chosen)
     suffix = "" if base_weights == "original" else "-nf4"
     target = out or folder.path / "merged" / (name + suffix)
     if detach:
         order = options(
             ("--set", overrides), ("--adapter", [p for _, p in chosen]), ("--weight", weights), ("--method", [method]),
-            ("--density", None if density is None else [density]), ("--base-weights", [base_weights]),
-            ("--out", [target.resolve()]),
+            ("--density", None if density is None else [density]), ("--majority-sign", [majority_sign]),
+            ("--base-weights", [base_weights]), ("--out", [target.resolve()]),
         )  # fmt: skip
         order += ["--replace"] * replace + ["--verify" if verify else "--no-verify"]
         return start_job(workspace, folder, "merge", order, console)
@@ -61,24 +63,21 @@ def run(
 
     place = None if number is None else folder.job(number)
     with told_job("merge", folder.name, console.emit, place, "stopped; nothing was written") as emit:
-        adapter, made = chosen[0][1], None
-        if len(chosen) > 1 or weights:
-            from engine.merging import combine
-
-            target.parent.mkdir(parents=True, exist_ok=True)
-            made = target.with_name(target.name + ".adapter")
-            pairs = [(p, w) for (_, p), w in zip(chosen, weights or [1.0] * len(chosen), strict=True)]
-            combine.combine(pairs, made, method=method, density=density, replace=True, emit=emit)  # type: ignore[arg-type]
-            adapter = made
-        try:
-            document = work.merge(
-                folder, project, adapter, target, emit, base_weights=base_weights, replace=replace, prove=verify
-            )
-            if place is not None:
-                write_json(place.result, document)
-        finally:
-            if made is not None:
-                shutil.rmtree(made, ignore_errors=True)
+        pairs = [(path, weight) for (_, path), weight in zip(chosen, weights or [1.0] * len(chosen), strict=True)]
+        recipe = merging.Recipe(method, density, majority_sign) if len(chosen) > 1 or weights else None
+        document = merging.merge(
+            folder,
+            project,
+            pairs,
+            target,
+            emit,
+            recipe=recipe,
+            base_weights=base_weights,
+            replace=replace,
+            prove=verify,
+        )
+        if place is not None:
+            write_json(place.result, document)
     console.say(f"\nmerged model: {target}")
     for line in summary(document):
         console.say(f"  {line}")

@@ -13,7 +13,7 @@ from engine.console import Console, columns
 from engine.control import stop_requests
 from engine.errors import InputError
 from engine.files import write_json
-from engine.jobs import work
+from engine.jobs import merging, work
 from engine.store import ProjectFolder, Workspace, shipped
 from engine.tables import Project
 from engine.verbs import merge as merge_verb
@@ -48,7 +48,7 @@ def run(workspace: Workspace | None, console: Console) -> dict[str, Any]:
         data = work.dataset_of(project, workspace, console.emit)
         loaded = work.load_base(project, workspace, console.emit)
         stop = data.template.stop
-        matrix.evaluate(loaded, data.splits, [None], project, stop=stop, emit=console.emit)
+        before = matrix.evaluate(loaded, data.splits, [None], project, stop=stop, emit=console.emit)
         del loaded
 
     _heading(console, 2, f"train a LoRA adapter on it  (run {run.label})")
@@ -56,11 +56,12 @@ def run(workspace: Workspace | None, console: Console) -> dict[str, Any]:
     with run.lock(), stop_requests() as request, job("train", folder.name, emit, run) as ending:
         ending.reason = work.train(folder, run, project, emit, request).reason
 
-    _heading(console, 3, "measure base and adapter on the same rows, seen and unseen")
+    _heading(console, 3, "measure the adapter on the same rows, seen and unseen")
     with job("eval", folder.name, console.emit):
         loaded = work.load_base(project, workspace, console.emit)
         loaded.load_adapter(name, run.adapter)
-        evaluation = matrix.evaluate(loaded, data.splits, [None, name], project, stop=stop, emit=console.emit)
+        both = [None, name]  # the base is measured already
+        evaluation = matrix.evaluate(loaded, data.splits, both, project, stop=stop, emit=console.emit, known=before)
         document |= evaluation.to_json()
         write_json(run.path / "evaluation.json", document)
 
@@ -71,7 +72,7 @@ def run(workspace: Workspace | None, console: Console) -> dict[str, Any]:
     _heading(console, 5, "merge the adapter into the base and prove the result")
     merged = folder.path / "merged" / name
     with job("merge", folder.name, console.emit):
-        document["merge"] = work.merge(folder, project, run.adapter, merged, console.emit, replace=True)
+        document["merge"] = merging.merge(folder, project, [(run.adapter, 1.0)], merged, console.emit, replace=True)
     for line in merge_verb.summary(document["merge"]):
         console.say(f"  {line}")
 

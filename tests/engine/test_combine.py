@@ -108,6 +108,21 @@ def test_equals_peft(base: Path, pair: list[Path], tmp_path: Path, method: Any) 
     assert info.rank == (8 if method == "cat" else 4)
 
 
+@pytest.mark.parametrize("method", ["ties", "ties_svd"])
+def test_signs_elected_by_number_equal_peft(base: Path, make: Callable[..., Path], tmp_path: Path, method: Any) -> None:
+    """Of three values the largest is outvoted: by their sum the other sign would win."""
+    folders = [make(name, target_modules=["q_proj", "up_proj"]) for name in ("o", "p", "q")]
+    weights, options = [3.0, 0.8, 0.7], {"density": 0.7}
+    combine(
+        list(zip(folders, weights, strict=True)), tmp_path / "a", method=method, majority_sign="frequency", **options
+    )
+    expected = dict(pefts(base, folders, weights, method, majority_sign_method="frequency", **options))
+    assert_equal(tmp_path / "a", expected)
+    combine(list(zip(folders, weights, strict=True)), tmp_path / "b", method=method, **options)
+    by_sum = updates(tmp_path / "b")
+    assert any(float((by_sum[name] - value).abs().max()) > 1e-2 for name, value in expected.items())
+
+
 @pytest.mark.parametrize("method", ["dare_linear", "dare_ties", "dare_linear_svd", "dare_ties_svd"])
 def test_what_is_drawn_at_random_equals_peft_with_the_same_draws(
     base: Path, make: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Any
@@ -198,7 +213,9 @@ def configure(folder: Path, **changes: Any) -> Path:
 def test_ranks_that_must_be_equal(make: Callable[..., Path], tmp_path: Path, method: Any) -> None:
     folders = [make("j", target_modules=["q_proj"]), make("k", target_modules=["q_proj"], r=5)]
     with pytest.raises(InputError, match=r"q_proj has ranks 4, 5; .* needs equal ones"):
-        combine([(f, 1.0) for f in folders], tmp_path / "out", method=method, density=0.5)
+        combine(
+            [(f, 1.0) for f in folders], tmp_path / "out", method=method, density=None if method == "linear" else 0.5
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -234,14 +251,15 @@ def test_half_a_module_is_refused(make: Callable[..., Path], tmp_path: Path) -> 
 def test_arguments(pair: list[Path], tmp_path: Path) -> None:
     both = [(folder, 1.0) for folder in pair]
     for method in get_args(Method):
-        if method not in ("linear", "cat", "svd"):
-            for density in (None, 0.0, 1.5):
-                with pytest.raises(InputError, match="needs a density"):
-                    combine(both, tmp_path / "out", method=method, density=density)
+        takes = method not in ("linear", "cat", "svd")
+        for density in (None, 0.0, 1.5, math.nan) if takes else (0.5,):
+            with pytest.raises(InputError, match="needs a density" if takes else "takes no density"):
+                combine(both, tmp_path / "out", method=method, density=density)
     for wrong, complaint in (
         ({"method": "average"}, "not one of linear, cat"),
         ({"method": "linear", "rank": 3}, "only the svd methods"),
         ({"method": "svd", "rank": 0}, "at least 1"),
+        ({"method": "ties", "density": 0.5, "majority_sign": "loudest"}, "not one of total, frequency"),
     ):
         with pytest.raises(InputError, match=complaint):
             combine(both, tmp_path / "out", **wrong)

@@ -7,9 +7,6 @@ import json
 import math
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from engine import adapters, files, safetensors_io
 from engine.errors import InputError, WorkFailed
 from engine.merging.merge import merge
-from engine.safetensors_io import INDEX, SINGLE
+from engine.safetensors_io import SINGLE
 from tests.engine.merging import assert_same_function, rewrite, train_adapter
 
 
@@ -205,35 +202,3 @@ def test_space_is_looked_at_first(plain, tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(WorkFailed, match="not enough disk space"):
         merge(base, adapter, tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter"]
-
-
-KILLED = """
-import sys, time
-from pathlib import Path
-from engine import merge, merge_stream
-
-merge_stream.BLOCK = 64
-def emit(event):
-    if event.done > event.total / 2:
-        print("half", flush=True)
-        time.sleep(60)
-merge.merge(*map(Path, sys.argv[1:4]), max_shard_bytes=50_000, emit=emit)
-"""
-
-
-def test_killed_in_the_middle(base_of, tmp_path: Path) -> None:
-    """What is left cannot be taken for a model, and the next merge clears it away."""
-    base = base_of("llama")
-    adapter = train_adapter(base, tmp_path / "adapter", target_modules="all-linear")
-    command = [sys.executable, "-c", KILLED, str(base), str(adapter), str(tmp_path / "out")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"half\n"
-        process.send_signal(signal.SIGKILL)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "out.part"]
-    left = {p.name for p in (tmp_path / "out.part").iterdir()}
-    assert left
-    assert not left & {"config.json", INDEX, SINGLE}
-    merge(base, adapter, tmp_path / "out")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "out"]
-    assert_same_function(base, adapter, tmp_path / "out")
