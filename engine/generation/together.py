@@ -22,6 +22,7 @@ from engine.generation.decoding import Rows, inference, rows_for
 from engine.generation.sampling import choose
 from engine.models.lanes import Lanes, cannot_share, lanes
 from engine.models.loaded import Loaded
+from engine.models.loss import token_nll
 
 OnPiece = Callable[[int, int, float], None]
 """(column, token, its log-probability in nats under the column's own model) -> None."""
@@ -192,8 +193,8 @@ class Together:
                     part.advance(None)
                     yield
 
-    def results(self, digests: Mapping[str, str]) -> list[Compared]:
-        """Each column's answer so far with its proof, in the order of the columns.
+    def results(self, digests: Mapping[str, str]) -> dict[int, Compared]:
+        """Each column's answer so far with its proof, by place; columns whose prompt has not been read are missing.
 
         Raises:
             KeyError: an adapter has no digest.
@@ -201,12 +202,12 @@ class Together:
         found: dict[int, Compared] = {}
         for part in [*([self.shared] if self.shared else []), *self.alone]:
             answers = part.answers()
-            for place, column, proof in zip(part.places, part.columns, part.proofs, strict=True):
+            for place, column, proof in zip(part.places, part.columns, part.proofs, strict=False):
                 digest = "" if column.model is None else digests[column.model]
                 found[place] = Compared(
                     column.model, answers[place], digest, proof.largest_logit_difference, proof.kl, proof.changed
                 )
-        return [found[place] for place in sorted(found)]
+        return dict(sorted(found.items()))
 
 
 def compare(
@@ -239,4 +240,34 @@ def compare(
                 pass
         for _ in asked.advance_alone():
             pass
-    return asked.results(digests)
+    return list(asked.results(digests).values())
+
+
+def score(loaded: Loaded, models: Sequence[str | None], ids: Sequence[int], first: int) -> list[list[float]]:
+    """The log-probability of each token from `first` on under each model, in nats: (models, tokens).
+
+    Args:
+        ids: a whole text. first: where what is scored begins, at least 1.
+
+    Raises:
+        KeyError: an adapter is not attached.
+    """
+    rows: dict[str | None, list[float]] = {}
+    sharing = sorted({m for m in models if cannot_share(loaded, m) is None}, key=lambda m: m or "")
+    with inference(loaded):
+        if sharing:
+            with lanes(loaded) as assigned:
+                assigned.assign(sharing)
+                rows |= dict(zip(sharing, _logprobs(loaded, ids, first, len(sharing)), strict=True))
+        for model in {m for m in models if m not in rows}:
+            with loaded.using(model):
+                rows[model] = _logprobs(loaded, ids, first, 1)[0]
+    return [rows[m] for m in models]
+
+
+def _logprobs(loaded: Loaded, ids: Sequence[int], first: int, rows: int) -> list[list[float]]:
+    batch = torch.tensor([list(ids)] * rows, device=loaded.device)
+    hidden = loaded.decoder(input_ids=batch, use_cache=False).last_hidden_state[:, first - 1 : -1]
+    targets = batch[:, first:].reshape(-1)
+    nll = token_nll(hidden.reshape(-1, hidden.shape[-1]), targets, loaded.head)
+    return (-nll).reshape(rows, -1).tolist()

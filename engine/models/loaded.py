@@ -7,6 +7,7 @@ batch into hidden states on this architecture. `switching` puts stored adapters 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,7 @@ class Loaded:
     peft: Any = None
     names: dict[str, str] = field(default_factory=dict)
     base_changed: bool = False
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def decoder(self) -> nn.Module:
@@ -115,9 +117,23 @@ class Loaded:
         """
         if name in self.names:
             raise InputError(f"an adapter called {name!r} is attached already", where=str(path))
-        key = f"stored-{len(self.names)}"
+        key = f"stored-{next(self._numbers)}"
         self.peft = switching.attach_stored(self.causal, self.peft, key, path)
         self.names[name] = key
+
+    def unload_adapter(self, name: str) -> None:
+        """Take a stored adapter off, and free its memory; the base and what is trained are not touched.
+
+        Raises:
+            KeyError: there is none of this name.
+        """
+        key = self.names.pop(name)
+        if self.names:
+            switching.detach(self.peft, key)
+        else:
+            self.causal = self.peft.unload()
+            vars(self.causal).pop("peft_config", None)
+            self.peft = None
 
     @contextlib.contextmanager
     def using(self, name: str | None) -> Iterator[None]:

@@ -40,7 +40,8 @@ def attach_stored(causal: Any, peft: Any, key: str, path: Path) -> Any:
     _refuse_changed_base(path)
     before = [(module, dict(module._modules)) for module in causal.modules()]
     try:
-        return _attach(causal, peft, key, path)
+        with _kept(peft):
+            return _attach(causal, peft, key, path)
     except FAILURES as error:
         first = str(error).strip().split("\n")[0] or type(error).__name__
         _undo(causal, peft, key, before)
@@ -122,14 +123,14 @@ def _undo(causal: Any, peft: Any, key: str, before: list[tuple[nn.Module, dict[s
 
 
 @contextlib.contextmanager
-def using(peft: Any, key: str | None) -> Iterator[None]:
-    """While in the block adapter `key` is active, frozen; None: none is. Afterwards all is as it was."""
+def _kept(peft: Any) -> Iterator[None]:
+    """Whatever PEFT switches in the block: afterwards what was active and trainable is so again, and nothing else."""
+    if peft is None:
+        yield
+        return
     active, off = peft.active_adapter, _off(peft)
     trainable = {id(p) for p in peft.parameters() if p.requires_grad}
     try:
-        if key is not None:
-            peft.set_adapter(key, inference_mode=True)
-        _switch(peft, on=key is not None)
         yield
     finally:
         peft.set_adapter(active, inference_mode=True)
@@ -137,6 +138,24 @@ def using(peft: Any, key: str | None) -> Iterator[None]:
         for parameter in peft.parameters():
             if parameter.requires_grad != (id(parameter) in trainable):
                 parameter.requires_grad_(not parameter.requires_grad)
+
+
+def detach(peft: Any, key: str) -> None:
+    """Take an adapter off that is not the only one."""
+    if peft.active_adapter == key:
+        peft.set_adapter(next(k for k in peft.peft_config if k != key), inference_mode=True)
+    with _kept(peft):
+        peft.delete_adapter(key)
+
+
+@contextlib.contextmanager
+def using(peft: Any, key: str | None) -> Iterator[None]:
+    """While in the block adapter `key` is active, frozen; None: none is. Afterwards all is as it was."""
+    with _kept(peft):
+        if key is not None:
+            peft.set_adapter(key, inference_mode=True)
+        _switch(peft, on=key is not None)
+        yield
 
 
 def _off(peft: Any) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,11 +68,26 @@ class Template:
         Raises:
             InputError: the template asks for more than a prompt, or refuses this one.
         """
+        return self.conversation([Message("user", prompt, 0.0)])
+
+    def conversation(self, messages: Sequence[Message]) -> list[Segment]:
+        """Turns typed by a person, as the beginning of a row in which the assistant answers them.
+
+        Raises:
+            InputError: the template refuses them; format strings have no turns but one of the user's.
+        """
+        if not messages or messages[-1].role != "user":
+            raise InputError("a conversation ends with a message of the user's, or there is nothing to answer")
         try:
             if self.kind == "format":
-                return fill(self.prompt_format, {"prompt": prompt}, 0.0)
-            answer = "x"  # some templates refuse an empty one
-            segments = self._chat(as_conversation(Pair(prompt, answer, {}), self.system))
+                if [m.role for m in messages] != ["user"]:
+                    remedy = 'ask without history, or set data.template = "chat"'
+                    raise InputError("this project's format strings know one prompt and no turns", remedy=remedy)
+                return fill(self.prompt_format, {"prompt": messages[0].text}, 0.0)
+            system = [Message("system", self.system, 0.0)] if self.system and messages[0].role != "system" else []
+            told = [Message(m.role, m.text, 0.0) for m in messages]
+            answer = Message("assistant", "x", 1.0)  # some templates refuse an empty one
+            segments = self._chat(Conversation((*system, *told, answer), None))
         except RowError as error:
             raise InputError(f"this prompt cannot be rendered: {error}") from error
         return list(itertools.takewhile(lambda s: s.weight == 0, segments))

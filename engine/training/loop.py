@@ -89,10 +89,14 @@ class Training:
             self._stop_if_stale()
         return self.progress.step
 
-    def run(self) -> str:
-        """Train to the end, or until stopped; returns the reason it ended."""
+    def run(self, between: Callable[[], None] = lambda: None) -> str:
+        """Train to the end, or until stopped; returns the reason it ended.
+
+        Args:
+            between: called after each micro-batch; it may use the model, whose weights are those of the moment.
+        """
         for _ in self.micro_batches():
-            pass
+            between()
         return self.reason
 
     def micro_batches(self) -> Iterator[None]:
