@@ -1,4 +1,4 @@
-"""What the verbs do, without a terminal: train a run, measure adapters, merge one and prove the result.
+"""What the verbs do, without a terminal: train a run, load base and data, find an adapter. Merging is in `merging`.
 
 Comes from: a project, its workspace, and an `emit`. Goes to: the run's folder. Each job says what it does through
 events; who listens (a log file, a console, nobody) is not its business.
@@ -7,7 +7,6 @@ events; who listens (a log file, a console, nobody) is not its business.
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from engine import events, spec
 from engine.control import StopRequest
 from engine.errors import InputError, Stopped, WorkFailed
 from engine.events import Emit
-from engine.files import size_of, swap_folder, write_atomic, write_json
+from engine.files import size_of, write_atomic
 from engine.jobs import record
 from engine.store import ProjectFolder, Run, Workspace
 from engine.tables import Project
@@ -48,14 +47,13 @@ def train(folder: ProjectFolder, run: Run, project: Project, emit: Emit, stop: S
         InputError, WorkFailed: see `dataset.load`, `loading.load`, `loop.Training`.
     """
     from engine.evaluation import matrix
-    from engine.models import loading
+    from engine.models.tokenizer import tokenizer_of
     from engine.tokens import dataset
     from engine.training import lora
     from engine.training.loop import Training
 
     workspace = Workspace(folder.workspace)
-    location = loading.base_location(project.model, workspace)
-    tokenizer = loading.load_tokenizer(location, project.model)
+    location, tokenizer = tokenizer_of(project, workspace)
     data = dataset.load(project, workspace, tokenizer, emit)
     dataset.store_ledger(run.path / "ledger.json", data)
     loaded = load_base(project, workspace, emit)
@@ -174,100 +172,10 @@ def _samples(loaded: Any, project: Project, data: Any, run: Run, emit: Emit, ste
 
 def dataset_of(project: Project, workspace: Workspace, emit: Emit) -> Any:
     """The project's data, tokenised for its base."""
-    from engine.models import loading
+    from engine.models.tokenizer import tokenizer_of
     from engine.tokens import dataset
 
-    location = loading.base_location(project.model, workspace)
-    return dataset.load(project, workspace, loading.load_tokenizer(location, project.model), emit)
-
-
-def merge(
-    folder: ProjectFolder,
-    project: Project,
-    adapter: Path,
-    out: Path,
-    emit: Emit,
-    *,
-    base_weights: Any = "original",
-    replace: bool = False,
-    prove: bool = True,
-) -> dict[str, Any]:
-    """Merge an adapter into the project's base, prove the result, and only then put it at `out`.
-
-    Raises:
-        InputError: base and adapter do not go together, or `out` exists (see `merge.merge`).
-        WorkFailed: no space, or the merged model is not base + adapter; `out` is as it was.
-    """
-    from dataclasses import asdict
-
-    from engine.merging import merge as merging
-    from engine.models import loading
-    from engine.models.nf4 import FourBit
-
-    workspace = Workspace(folder.workspace)
-    base = Path(loading.base_location(project.model, workspace))
-    if not base.is_dir():
-        base = loading.snapshot(str(base), project.model)
-    if out.exists() and not replace:
-        raise InputError("already exists", where=str(out), remedy="choose another folder with --out, or give --replace")
-    device = loading.choose_device(project.launch)
-    code: Any = project.model.quantization if project.model.quantization in ("nf4", "fp4") else "nf4"
-    dtype: Any = str(loading.choose_dtype(project.model.dtype, device)).removeprefix("torch.")
-    beside = out.with_name(out.name + ".unverified")
-    report = merging.merge(
-        base,
-        adapter,
-        beside,
-        base_weights=base_weights,
-        four_bit=FourBit(code=code, double=project.model.double_quantization, dtype=dtype, device=str(device)),
-        replace=True,
-        emit=emit,
-    )
-    facts = {k: v for k, v in asdict(report).items() if k != "out"}
-    facts |= {"base": str(base), "adapter": str(adapter), "verification": None}
-    try:
-        if prove:
-            facts["verification"] = _prove(project, workspace, adapter, beside, base_weights, facts, emit)
-    except BaseException:
-        if not (beside / "merge.json").exists():  # it is there where the proof failed: that one is kept
-            shutil.rmtree(beside, ignore_errors=True)
-        raise
-    write_json(beside / "merge.json", facts)
-    swap_folder(beside, out)
-    emit(events.Saved(what="merged model", path=str(out), bytes=size_of(out)))
-    return {"out": str(out), **facts}
-
-
-VERIFIED_ROWS = 24
-"""Rows whose prompts and completions a merge is verified on."""
-
-
-def _prove(
-    project: Project, workspace: Workspace, adapter: Path, merged: Path, base_weights: Any, facts: Any, emit: Emit
-) -> dict[str, Any]:
-    """What `verify.verify` found, as plain values.
-
-    Raises:
-        WorkFailed: the merged model is not base + adapter; its folder is kept, with merge.json in it.
-    """
-    from engine.merging import verify
-
-    data = dataset_of(project, workspace, lambda _: None)
-    examples = (data.test or data.train).examples[:VERIFIED_ROWS]
-
-    def progress(done: int, total: int) -> None:
-        emit(events.Stage(name="verify the merge", done=done, total=total))
-
-    proof = verify.verify(project, workspace, adapter, merged, examples, base_weights, progress)
-    if not proof.holds:
-        write_json(merged / "merge.json", {**facts, "verification": proof.to_json()})
-        raise WorkFailed(
-            f"the merged model differs from base + adapter: KL {proof.kl:.2g} (base alone: {proof.adapter_kl:.2g}), "
-            f"perplexity {proof.perplexity_merged:.4g} for {proof.perplexity_adapter:.4g}",
-            where=str(merged),
-            remedy="it is kept there for inspection and was not put in its place",
-        )
-    return proof.to_json()
+    return dataset.load(project, workspace, tokenizer_of(project, workspace)[1], emit)
 
 
 def adapter_of(workspace: Workspace, project: ProjectFolder, name: str | None) -> tuple[str, Path]:
