@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import math
+import os
 import random
 import statistics
 import sys
@@ -65,23 +66,24 @@ def write_log(root: Path, steps: int) -> Path:
     return run / "events.jsonl"
 
 
-def first_dots(workspace: Path, state: str) -> float:
-    """Seconds from `o` of `space r o` to the first Braille dots on the terminal."""
+def first_dots(workspace: Path, state: str) -> tuple[float, float]:
+    """Seconds from `o` of `space r o` to the first Braille dots on the terminal, and the CPU time of it."""
     command = [sys.executable, "-m", "workbench", str(workspace)]
     terminal = Terminal(command, environment={"XDG_STATE_HOME": state}, folder=ROOT)
     try:
         terminal.wait_for("0001")  # the explorer lists it
         settled = time.perf_counter() + 2
+        process = terminal.process
         while time.perf_counter() < settled:
             terminal.read(0.1)
         terminal.send(" r")
         terminal.wait_for("newest run")
-        start, sent = len(terminal.output), time.perf_counter()
+        start, sent, used = len(terminal.output), time.perf_counter(), sum(process.cpu_times()[:2])
         terminal.send("o")
         while time.perf_counter() - sent < 30:
             terminal.read(0.02)
             if any(mark in terminal.output[start:] for mark in BRAILLE):
-                return time.perf_counter() - sent
+                return time.perf_counter() - sent, sum(process.cpu_times()[:2]) - used
         raise TimeoutError(terminal.text()[-1500:])
     finally:
         terminal.close()
@@ -145,8 +147,9 @@ def main() -> None:
         figures: dict[str, list[float]] = {}
         for number in range(given.runs):
             for name, count in counts.items():
-                seconds = first_dots(Path(folder) / name, f"{folder}/state-{name}-{number}")
+                seconds, used = first_dots(Path(folder) / name, f"{folder}/state-{name}-{number}")
                 figures.setdefault(f"{name}: keys to first dots on the terminal", []).append(seconds)
+                figures.setdefault(f"{name}: CPU time of that", []).append(used)
                 found = asyncio.run(inside(Path(folder) / name, Path(folder) / f"in-{name}-{number}", count))
                 for key, words in (
                     ("first", "tab to first chart"), ("whole", "tab to chart of all points"), ("held", "longest hold-up"),
@@ -156,6 +159,7 @@ def main() -> None:
                 grown = found["grown"] / 1e6
                 if not number:
                     print(f"{name}: memory grew by {grown:.0f} MB")
+    print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     summary = {name: spread(values) for name, values in figures.items()}
     for name, value in summary.items():
         print(f"{name:45} {1000 * value['median']:8.1f} ms  ({1000 * value['low']:.1f} - {1000 * value['high']:.1f})")
