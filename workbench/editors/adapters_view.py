@@ -28,7 +28,7 @@ from workbench.widgets import adapter_shown as shown
 from workbench.widgets.job_line import JobLine
 from workbench.widgets.sortable_table import SortableTable
 
-LEVELS = ("list", "details", "compare", "merged", "report")
+INSPECTOR_WIDTH = 36
 
 
 class ScrolledText(VerticalScroll):
@@ -233,7 +233,7 @@ class AdaptersView(Editor):
     def _words(self) -> None:
         if self.level == "merged":
             made = self._at(self.query_one("#merged", SortableTable), self._merged)
-            self.inspected = shown.report_text(made) if made is not None else None
+            self.inspected = shown.report_text(made, INSPECTOR_WIDTH) if made is not None else None
         elif self.level in ("list", "details"):
             self.inspected = shown.details(self.entry) if self.entry is not None else None
             if self.level == "details" and self.entry is not None:
@@ -249,8 +249,7 @@ class AdaptersView(Editor):
         if event.table.id == "list" and self.entry is not None:
             self._go("details")
         elif event.table.id == "merged" and self._merged:
-            made = self._at(event.table, self._merged)
-            self.query_one("#report", ScrolledText).put(shown.report_text(made))
+            self._report()
             self._go("report")
 
     def on_sortable_table_sort_wanted(self, event: SortableTable.SortWanted) -> None:
@@ -258,9 +257,17 @@ class AdaptersView(Editor):
         if event.table.id == "list":
             self._sort_by(event.key)
 
+    def _report(self) -> None:
+        made = self._at(self.query_one("#merged", SortableTable), self._merged)
+        if made is not None:
+            text = shown.report_text(made, max(20, self.size.width - 4))
+            self.query_one("#report", ScrolledText).put(text)
+
     def on_resize(self) -> None:
         if self.level == "compare":
             self._compare()
+        elif self.level == "report":
+            self._report()
 
     def act_adapters_sort(self) -> None:
         keys = shown.SORTABLE

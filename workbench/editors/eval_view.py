@@ -176,6 +176,7 @@ class EvalView(Finding, Editor):
 
     def _go(self, level: str, *, focus: bool = True) -> None:
         self.query_one(ContentSwitcher).current = level
+        self.query_one(JobLine).set_class(level in ("rows", "row"), "-aside")
         if level != "rows" and self.find_bar.shown:
             self.find_bar.end()
         self._title()

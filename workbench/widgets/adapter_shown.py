@@ -11,7 +11,7 @@ from typing import Any
 
 from textual.content import Content
 
-from engine.text import amount, cells, cut, one_line, pad, size
+from engine.text import amount, cells, cut, one_line, pad, size, wrap
 from workbench.models.adapters import Entry, Merged, differing, report
 from workbench.models.evaluation import short
 from workbench.widgets.eval_shown import titled, when
@@ -160,11 +160,15 @@ def _short(value: Any) -> str:
     return short(value) if isinstance(value, int | float) else "-"
 
 
-def report_text(made: Merged) -> Content:
-    """The verification report of a merged model."""
-    width = 14
-    lines = []
+def report_text(made: Merged, width: int) -> Content:
+    """The verification report of a merged model, in lines of at most `width` cells."""
+    first = 16 if width >= 60 else 0
+    lines: list[Content] = []
     for title, text in report(made):
         style = "bold $text-error" if text.startswith("NO:") else ""
-        lines.append(Content.assemble((f"{title:<{width}}", "$text-muted"), (text, style)))
+        if not first and title:
+            lines.append(Content.styled(title, "$text-muted"))
+        for at, part in enumerate(wrap(text, max(10, width - first)) if text else [""]):
+            head = pad(title if first and not at else "", first)
+            lines.append(Content.assemble((head, "$text-muted"), (part, style)))
     return Content("\n").join(lines)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 STYLES = {"running": "$text-accent", "done": "$text-success", "failed": "$text-error", "killed": "$text-error"}
 NAMES = {"eval": "evaluation", "merge": "merge"}
-RECENT_SECONDS = 3600.0
-"""For how long the end of a job is worth a line that was not seen while it ran."""
+RECENT_SECONDS = 900.0
+"""For how long the failure of a job is worth a line that was not seen while it ran."""
 
 
 class JobLine(Static):
@@ -34,6 +34,7 @@ class JobLine(Static):
     DEFAULT_CSS = """
     JobLine { height: auto; max-height: 3; width: 1fr; padding: 0 1; display: none; }
     JobLine.-shown { display: block; }
+    JobLine.-aside { display: none; }
     """
     if TYPE_CHECKING:
 
@@ -146,6 +147,8 @@ def lines(model: RunModel, verb: str, label: str, width: int, ascii_only: bool, 
     elapsed = model.elapsed(now)
     if elapsed is not None:
         head += f" {'in' if state != 'running' else 'for'} {duration(elapsed)}"
+    if state == "stopped":
+        head += "; nothing was written"
     if state == "running" and hint:
         head += f"  ({hint})"
     made = [Content.styled(cut(head, width), f"bold {STYLES.get(state, '')}".strip())]
@@ -163,6 +166,4 @@ def lines(model: RunModel, verb: str, label: str, width: int, ascii_only: bool, 
         made.append(Content.styled(cut(one_line("; ".join(s for s in said if s)), 2 * width), "$text-error"))
     elif state == "killed":
         made.append(Content(cut("its process is gone without a word: most likely memory ran out", width)))
-    elif state == "stopped":
-        made.append(Content(cut("nothing was written", width)))
     return made

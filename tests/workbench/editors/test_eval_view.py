@@ -65,7 +65,7 @@ async def test_matrix(start: Start, measured: Path, size: tuple[int, int]) -> No
             assert "18 of 20" in text and "McNemar" in text and "+11 -2" in text  # columns; the inspector
         await pilot.press("o", "o", "o", "o")  # by perplexity
         await until(pilot, lambda: "ppl ▲" in text_of(pilot))
-        values = [x.row.perplexity for x in view._lines]
+        values = [x.row.perplexity or 0.0 for x in view._lines]
         assert values == sorted(values)
         await pilot.press("O")
         assert [x.row.perplexity for x in view._lines] == values[::-1]
@@ -314,7 +314,8 @@ async def test_a_real_evaluation_is_started_followed_and_stopped(
         file.write_text(file.read_text().replace("max_new_tokens = 8", "max_new_tokens = 100"))
         second = await asyncio.to_thread(detach.start, workspace, "demo", "eval", ["--set=eval.match_rows=0"])
         await until(pilot, lambda: view.query_one(JobLine).state == "running", 60.0)
-        await until(pilot, lambda: "answers of base" in text_of(pilot), 300.0)
+        line = view.query_one(JobLine)
+        await until(pilot, lambda: line.model and line.model.stage and " of base on " in line.model.stage.name, 120.0)
         await asyncio.to_thread(launch.stop, workspace, second)
         other: Any = store.Workspace(workspace).followed(second)
         await until(pilot, lambda: other.state().state == "stopped", 120.0)
