@@ -9,6 +9,7 @@ not see each other, and falls back to padded rows where they do.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -121,24 +122,34 @@ def varlen_attention(
         windows.attended.add(sliding_window)
     pieces: list[torch.Tensor] = []
     order: list[tuple[int, int]] = []
+    parts = [_split(x, segments) for x in (query, key, value)]
     for group in groups(segments):
         longest = group[0][1]
-        q, k, v = (_stack(x, group, longest) for x in (query, key, value))
+        q, k, v = (_stack([part[start] for start, _ in group], longest) for part in parts)
         window = sliding_window if sliding_window is not None and sliding_window < longest else None
         mask = None if softcap is None and window is None else _causal(longest, window, q)
         if softcap is None:
             out = _shared(q, k, v, mask, dropout, scaling)
         else:
             out = _softcapped(q, k, v, mask, dropout, scaling, softcap)
-        pieces += [out[i, :, :length] for i, (_, length) in enumerate(group)]
+        rows = zip(out.unbind(0), group, strict=True)
+        pieces += [row if length == longest else row[:, :length] for row, (_, length) in rows]
         order += group
     places = sorted(range(len(order)), key=lambda i: order[i][0])
     return torch.cat([pieces[i] for i in places], dim=1).transpose(0, 1).unsqueeze(0), None
 
 
-def _stack(x: torch.Tensor, group: tuple[tuple[int, int], ...], longest: int) -> torch.Tensor:
-    """The group's slices of (1, H, T, D) as (segments, H, longest, D), zeros at the right of shorter ones."""
-    parts = [x[0, :, start : start + length] for start, length in group]
+def _split(x: torch.Tensor, segments: tuple[int, ...]) -> dict[int, torch.Tensor]:
+    """(1, H, T, D) as views (H, length, D) of its segments, by where they start.
+
+    One operation for all: the gradient of each slice alone would be a tensor of zeros as large as `x`.
+    """
+    starts = itertools.accumulate(segments[:-1], initial=0)
+    return dict(zip(starts, x[0].split(segments, dim=1), strict=True))
+
+
+def _stack(parts: list[torch.Tensor], longest: int) -> torch.Tensor:
+    """A group's segments as (segments, H, longest, D), zeros at the right of shorter ones."""
     if len(parts) == 1:
         return parts[0].unsqueeze(0)
     return torch.stack([torch.nn.functional.pad(p, (0, 0, 0, longest - p.shape[1])) for p in parts])
