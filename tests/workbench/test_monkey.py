@@ -14,7 +14,16 @@ from engine import events
 from tests.workbench.conftest import Start, started, steps, until, write_run
 from workbench import actions
 
-HOSTILE = ["[red]x[/]", "\x1b[31mred\x07", "\u202egnirts", "👩‍👩‍👧 \U0001f600", "a\tb\r\nc", "x" * 100_000, "\x00", "[@click=app.quit]q[/]"]
+HOSTILE = [
+    "[red]x[/]",
+    "\x1b[31mred\x07",
+    "\u202egnirts",
+    "👩‍👩‍👧 \U0001f600",
+    "a\tb\r\nc",
+    "x" * 100_000,
+    "\x00",
+    "[@click=app.quit]q[/]",
+]
 LETTERS = [*"abcdefghijklmnopqrstuvwxyzGNY0123456789/:?<>[]@#.,-+ "]
 MOVES = ["up", "down", "left", "right", "home", "end", "pageup", "pagedown", "tab", "shift+tab", "enter", "enter", "escape",
          "escape", "space", "backspace", "delete"]  # fmt: skip

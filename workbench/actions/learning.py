@@ -13,7 +13,7 @@ ACTIONS = [
     Action("learn.next", "Next topic", "Learn", keys="n", scope="learn"),
     Action("learn.previous", "Previous topic", "Learn", keys="p", scope="learn"),
     Action("learn.link", "Mark the next link", "Learn", keys="tab", scope="learn", about="Links stand at the end."),
-    Action("learn.link-back", "Mark the previous link", "Learn", keys="shift+tab", scope="learn"),
+    Action("learn.link-back", "Mark the previous link", "Learn", keys="shift+tab,B", scope="learn"),
     Action("learn.follow", "Follow the marked link", "Learn", keys="enter", scope="learn"),
     Action("learn.more-rank", "Double r", "Learn", keys="plus,equals_sign", scope="learn", about="On the pages with shapes."),
     Action("learn.less-rank", "Halve r", "Learn", keys="minus", scope="learn"),

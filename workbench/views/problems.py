@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 class ProblemsView(OptionList):
     """One line a problem."""
 
-    DEFAULT_CSS = "ProblemsView { height: 1fr; border: none; background: $surface; padding: 0 1; }"
+    DEFAULT_CSS = """
+    ProblemsView { height: 1fr; background: $surface; padding: 0 1; }
+    ProblemsView, ProblemsView:focus { border: none; }
+    """
     if TYPE_CHECKING:
 
         @property
