@@ -135,7 +135,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--json", type=Path)

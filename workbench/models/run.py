@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import attrgetter
@@ -17,7 +17,8 @@ from operator import attrgetter
 from engine import events
 from engine.console import told
 from engine.progress import StageProgress
-from engine.text import duration, one_line
+from engine.text import one_line
+from workbench.models.run_ending import Ending, ending_of
 from workbench.models.series import Series
 
 KEPT_LINES = 2000
@@ -36,15 +37,6 @@ class Line:
     text: str
     level: str = "info"
     step: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a run ended, or how it is: one line, where, what to do."""
-
-    text: str
-    where: str = ""
-    remedy: str = ""
 
 
 _CURVES: dict[str, tuple[str, str]] = {
@@ -303,45 +295,9 @@ class RunModel:
 
     def ending(self) -> Ending | None:
         """How it ended and what to do about it; None while it runs."""
-        return _ENDINGS[self.state](self) if self.state in _ENDINGS else None
+        return ending_of(self)
 
     def resume_words(self) -> str:
         if self.checkpoint is None:
             return "There is no checkpoint: Resume begins at step 1"
         return f"Resume goes on after step {self.checkpoint:,}"
-
-
-def _done(run: RunModel) -> Ending:
-    last = run.newest
-    assert isinstance(last, events.Finished)
-    early = ": the unseen loss no longer fell" if last.reason == "early stopping" else ""
-    return Ending(f"done in {duration(last.seconds)}{early}", remedy="evaluate it (space e r) or merge it (space a m)")
-
-
-def _stopped(run: RunModel) -> Ending:
-    at = f" after step {run.step.step:,} of {run.step.steps:,}" if run.step else " before the first step"
-    return Ending(f"stopped{at}; its checkpoint is written", remedy=run.resume_words() + " (space r c)")
-
-
-def _failed(run: RunModel) -> Ending:
-    last = run.newest
-    assert isinstance(last, events.Failed)
-    remedy = last.remedy or ("its traceback is in the log (o)" if last.trace else "")
-    return Ending(f"failed: {last.problem}", last.where or "", remedy)
-
-
-def _killed(run: RunModel) -> Ending:
-    at = f" after step {run.step.step:,}" if run.step else ""
-    pid = run.started.pid if run.started else 0
-    cause = "most likely memory ran out, or the machine went down"
-    again = "if it dies again: a lower train.micro_batch_tokens, or train.activation_checkpointing = true"
-    text = f"killed{at}: process {pid} is gone without a word; {cause}"
-    return Ending(text, remedy=f"{run.resume_words()} (space r c); {again}")
-
-
-_ENDINGS: dict[str, Callable[[RunModel], Ending]] = {
-    "done": _done,
-    "stopped": _stopped,
-    "failed": _failed,
-    "killed": _killed,
-}
