@@ -232,13 +232,15 @@ class Spool:
 class Table:
     """All parts of a source, one after the other.
 
-    `work` may run in one thread while others call `rows`. Files are looked at when the table is opened.
+    Threads may share it: `work` is done by one at a time, and `rows` does not wait for it. Files are looked at when the
+    table is opened.
     """
 
     def __init__(self, source: Source, root: Path) -> None:
         """Raises InputError: there is no such file, or nothing says how to read it."""
         self.source = source
         self.files: list[Part] = [] if source.path_or_hub.startswith("hub:") else parts(source, root)
+        self._working = threading.Lock()
         self._parts: list[LineIndex | Spool] = [_index(part) for part in self.files]
         if not self.files:
             whole = read(source, root)
@@ -269,9 +271,10 @@ class Table:
         Raises:
             InputError: a part cannot be read as a whole.
         """
-        part = next((p for p in self._parts if not p.complete), None)
-        if part is not None:
-            part.work()
+        with self._working:
+            part = next((p for p in self._parts if not p.complete), None)
+            if part is not None:
+                part.work()
         return not self.complete
 
     def rows(self, start: int, count: int) -> list[Row | Refusal] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,27 @@ def test_the_first_rows_need_no_counting_and_far_ones_wait_for_it(tmp_path: Path
         pass
     assert [r.where for r in table.rows(4000, 2) or ()] == ["rows.jsonl:4000", "rows.jsonl:4001"]
     assert table.progress == ((tmp_path / "rows.jsonl").stat().st_size,) * 2
+
+
+def test_threads_may_share_a_table(tmp_path: Path) -> None:
+    write(tmp_path / "rows.json", [{"text": f"text {i}"} for i in range(3000)])
+    write(tmp_path / "rows.csv", [{"text": f"text {i}", "n": "1"} for i in range(30_000)])
+    for name, count in (("rows.json", 3000), ("rows.csv", 30_000)):
+        table, wrong = Table(Source(name), tmp_path), []
+
+        def work(table: Table = table, wrong: list[Exception] = wrong) -> None:
+            try:
+                while table.work():
+                    table.rows(1, 20)
+            except Exception as error:
+                wrong.append(error)
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong and table.known == count and len(table.rows(count - 1, 5) or ()) == 2
 
 
 def test_a_folder_is_its_files_one_after_the_other(tmp_path: Path) -> None:

@@ -191,8 +191,7 @@ class DataView(Finding, Editor):
         if not found:  # not opened yet: those of the first rows
             found = list(dict.fromkeys(c for row in self.pages[self.split].rows() for c in row.cells if c))
         if found != self.table.names:
-            self.table.names = found
-            self.table._fitted_for = (0, 0)
+            self.table.name_columns(found)
         self.table.arrived()
 
     def _note_index(self, note: dict[str, Any]) -> None:
@@ -202,7 +201,7 @@ class DataView(Finding, Editor):
             self._wrong("\n".join(p for p in note["error"].values() if p))
         if note["split"] == self.split:
             self.table.waiting = "no rows" if note["complete"] else "reading"
-            self.table.arrived()
+            self.table.arrived([])
             self._tell_about()
         if self._places and pages.known > self._places.get(self.split, 0) and note["split"] == self.split:
             self.table.show_row(self._places.pop(self.split), centre=True)
@@ -239,6 +238,7 @@ class DataView(Finding, Editor):
         page = self._flying.pop(event.number, None)
         if page is None or event.asked["split"] != self.split:
             return
+        self._wanted = [p for p in self._wanted if p != page]
         if event.ok is None:
             if page == 0 or not self.opened or event.problem:
                 self._wrong(event.problem.words if event.problem else "")
@@ -251,7 +251,7 @@ class DataView(Finding, Editor):
         pages.complete = event.ok["complete"]
         if not self.table.names:
             self._columns()
-        self.table.arrived()
+        self.table.arrived(rows)
         self._ask_pages()
         self._tell_about()
         if self._surveyed:
@@ -354,7 +354,6 @@ class DataView(Finding, Editor):
         self._surveyed = True
         self.query_one(LedgerPane).show_ledger(event.ok)
         self.table.marked = True
-        self.table._fitted_for = (0, 0)
         self._ask_marks()
         if self._of_survey and not self.pages["test"].known:
             self._ask_page(0)
@@ -381,7 +380,7 @@ class DataView(Finding, Editor):
         if event.ok is None or event.asked["split"] != self.split:
             return
         self.pages[self.split].mark(dict(zip(event.asked["numbers"], event.ok["marks"], strict=True)))
-        self.table.arrived()
+        self.table.arrived([])
         if any(event.ok["marks"]):
             self._ask_marks()
 

@@ -18,7 +18,8 @@ PAGE = 50
 """Rows that are asked for at once."""
 KEPT_CHARACTERS = 4_000_000
 """Text of pages that is kept; the pages looked at last stay."""
-LEAST_COLUMN, MOST_COLUMN = 8, 60
+LEAST_COLUMN, MOST_COLUMN = 8, 200
+"""Cells of a column."""
 
 
 @dataclass(slots=True)
@@ -116,25 +117,27 @@ def fitted(text: str, width: int, ellipsis: str = "…") -> str:
     return set_cell_size(text, max(0, width - len(ellipsis))) + ellipsis[:width]
 
 
-def column_widths(columns: Sequence[str], rows: Iterable[ShownRow], room: int, *, wide: bool = False) -> dict[str, int]:
-    """A width for each column: what its texts need, at most `MOST_COLUMN`, then all together brought into `room`
-    (`wide`: not brought into it, and up to 200 each).
-
-    What is left over goes to the columns that are cut, the least served first.
-    """
-    need = {c: max(LEAST_COLUMN, min(200, cell_len(safe(c)))) for c in columns}
+def needs(columns: Sequence[str], rows: Iterable[ShownRow], before: dict[str, int]) -> dict[str, int]:
+    """The cells that the texts of each column take, at most `MOST_COLUMN`; never less than `before`."""
+    need = {c: max(before.get(c, 0), LEAST_COLUMN, min(MOST_COLUMN, cell_len(safe(c[:MOST_COLUMN])))) for c in columns}
     for row in rows:
         for column in columns:
-            need[column] = max(need[column], min(200, cell_len(safe(row.cells.get(column, "")[:200]))))
-    if wide:
-        return need
-    left = room - (len(columns) - 1)
-    widths: dict[str, int] = {}
-    for done, column in enumerate(sorted(columns, key=lambda c: need[c])):
-        share = max(LEAST_COLUMN, left // (len(columns) - done))
+            if need[column] < MOST_COLUMN and (text := row.cells.get(column)):
+                need[column] = max(need[column], min(MOST_COLUMN, cell_len(safe(text[:MOST_COLUMN]))))
+    return need
+
+
+def column_widths(need: dict[str, int], room: int) -> dict[str, int]:
+    """What each column needs, all together brought into `room` cells with one between two.
+
+    What those that need little leave goes to the others.
+    """
+    left, widths = room - (len(need) - 1), {}
+    for done, column in enumerate(sorted(need, key=lambda c: need[c])):
+        share = max(LEAST_COLUMN, left // (len(need) - done))
         widths[column] = min(need[column], share)
         left -= widths[column]
-    return {c: widths[c] for c in columns}
+    return {c: widths[c] for c in need}
 
 
 # --- a row as the model sees it
@@ -278,20 +281,21 @@ def histogram_lines(
         return [("no row has been measured", False)]
     left = max(len(f"{b:,}") for _, b, _ in found)
     right = max(len(f"{n:,}") for *_, n in found)
-    room = max(4, width - 2 * left - right - 6)
+    room = max(4, width - 2 * left - right - 7)
     most = max(n for *_, n in found)
     lines: list[tuple[str, bool]] = []
     what = {"cut": "longer rows are cut", "refuse": "longer rows are refused", "stop": "longer rows stop the run"}
     line = f"{rule * 2} train.max_length = {limit:,}: {what.get(overlong, '')} "
+    line = fitted(line + rule * width, width, "")
     marked = False
     for first, last, rows in found:
         if first > limit and not marked:
             marked = True
-            lines.append((line + rule * max(2, width - cell_len(line)), False))
+            lines.append((line, False))
         bar = bars.bar(rows / most if most else 0.0, room)
         lines.append((f"{first:>{left},} - {last:>{left},}  {rows:>{right},}  {bar}", first > limit))
     if not marked:
-        lines.append((line + rule * max(2, width - cell_len(line)), False))
+        lines.append((line, False))
     return lines
 
 

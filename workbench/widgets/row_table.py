@@ -18,7 +18,7 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from workbench.models.data import Pages, ShownRow, column_widths, fitted, safe
+from workbench.models.data import Pages, ShownRow, column_widths, fitted, needs, safe
 
 if TYPE_CHECKING:
     from workbench.app import WorkbenchApp
@@ -86,22 +86,28 @@ class RowTable(ScrollView):
         self.marked = False
         self.waiting = "no rows"
         self._widths: dict[str, int] = {}
-        self._fitted_for: tuple[int, int] = (0, 0)
+        self._need: dict[str, int] = {}
 
     # --- what there is
 
     def reset(self, pages: Pages, names: list[str]) -> None:
         """Other rows."""
-        self.pages, self.names = pages, names
-        self._fitted_for = (0, 0)
+        self.pages = pages
+        self.name_columns(names)
         self.set_reactive(RowTable.cursor, 0)
         self.scroll_to(0, 0, animate=False, force=True)
         self.arrived()
 
-    def arrived(self) -> None:
-        """Rows, marks or their count are new."""
+    def name_columns(self, names: list[str]) -> None:
+        """Other columns; `arrived` draws them."""
+        self.names, self._need = names, {}
+
+    def arrived(self, rows: list[ShownRow] | None = None) -> None:
+        """Rows (those, or all that are here), marks or their count are new."""
         self.set_reactive(RowTable.cursor, max(0, min(self.cursor, self.pages.known - 1)))
-        self._fit()
+        self._need = needs(self.names, self.pages.rows() if rows is None else rows, self._need)
+        room = max(8, self.size.width - self._frozen - self.scrollbar_size_vertical)
+        self._widths = self._need if self.wide else column_widths(self._need, room)
         self.virtual_size = Size(self._frozen + self._body, self.pages.known + 1)
         self.refresh()
         self._want()
@@ -131,15 +137,6 @@ class RowTable(ScrollView):
     @property
     def _body(self) -> int:
         return sum(self._widths.values()) + max(0, len(self._widths) - 1)
-
-    def _fit(self) -> None:
-        """Widths by the rows that are here; they change with the room, or when the first rows have come."""
-        room = max(8, self.size.width - self._frozen - self.scrollbar_size_vertical)
-        rows = list(self.pages.rows())
-        key = (room, min(len(rows), 50))
-        if key != self._fitted_for:
-            self._fitted_for = key
-            self._widths = column_widths(self.names, rows[:200], room, wide=self.wide)
 
     # --- drawing
 
@@ -205,10 +202,9 @@ class RowTable(ScrollView):
         self.post_message(self.Moved())
 
     def watch_wide(self) -> None:
-        self._fitted_for = (0, 0)
         if self.is_mounted:
             self.scroll_to(0, animate=False, force=True)
-            self.arrived()
+            self.arrived([])
 
     def watch_scroll_y(self, old: float, new: float) -> None:
         super().watch_scroll_y(old, new)
@@ -216,7 +212,7 @@ class RowTable(ScrollView):
             self._want()
 
     def on_resize(self) -> None:
-        self.arrived()
+        self.arrived([])
         self.show_row(self.cursor)
 
     def show_row(self, position: int, *, centre: bool = False) -> None:
