@@ -209,6 +209,8 @@ class WorkbenchApp(App[int]):
     def open(self, uri: str, *, place: Any = None, focus: bool = True) -> None:
         """Bring a tab to the front (see `editors`), from anywhere."""
         work = self.workbench.editors.open(uri, place=place, focus=focus)
+        if focus:
+            self.workbench.uncover()
         self.run_worker(self._perform(work), exit_on_error=False, group="opening")
 
     # --- what threads tell

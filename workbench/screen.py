@@ -121,6 +121,12 @@ class WorkbenchScreen(Screen):
         if had_focus and not self.wanted[name]:
             self.focus_region("editor")
 
+    def uncover(self) -> None:
+        """Take the side bar away where it lies over the editors."""
+        if self.query_one(SideBar).has_class("-over") and self.shown("sidebar"):
+            self.wanted["sidebar"] = False
+            self.lay_out()
+
     def focus_region(self, name: str) -> None:
         """Show a region and give it the focus."""
         if not self.shown(name):

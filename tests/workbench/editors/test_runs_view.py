@@ -118,6 +118,7 @@ async def test_the_side_bar_lists_all_runs(start: Start, three: Path, size: tupl
         assert app.query_one(Runs).chosen.label == "demo/0004"
         await pilot.press("j", "enter")
         await until(pilot, lambda: app.workbench.editors.front.uri == "run:demo/0003")
+        assert app.workbench.shown("sidebar") == (size[0] >= 100)  # it lay over the run
 
 
 async def test_the_side_bars_commands_are_about_the_chosen_run(
