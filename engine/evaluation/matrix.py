@@ -47,6 +47,7 @@ def evaluate(
     emit: Emit,
     stop: str = "",
     ask: Ask | None = None,
+    known: Evaluation | None = None,
 ) -> Evaluation:
     """The matrix of models and splits, every model on the same rows and tokens.
 
@@ -56,6 +57,7 @@ def evaluate(
         emit: gets a `Stage` for what takes long and a `Scored` for each model, split and scope.
         stop: the text that ends an answer (`prompts.Template.stop`).
         ask: generates the answers; by default `answering.complete` with the project's [generate] table.
+        known: an evaluation of the same weights; what it measured of the same rows in the same way is taken from there.
 
     Raises:
         InputError: a model twice, one that is not attached, an adapter called "base", no row to measure.
@@ -70,26 +72,29 @@ def evaluate(
     questions = {split: _questions(rows, kind, project.eval, loaded.limit) for split, rows in measured.items()}
     if ask is None and any(q.expected for q in questions.values()):
         ask = _asker(loaded, project, stop)
-    cells: dict[tuple[str, str], Cell] = {}
-    for name in models:
-        with loaded.using(name):
-            for split, rows in measured.items():
-                cell = _measure(loaded, name or BASE, split, rows, questions[split], project.eval, emit, ask)
-                cells[cell.model, split] = cell
-    counts = {
-        split: Counts(len(splits[split]), len(rows), len(questions[split].expected), questions[split].not_askable)
-        for split, rows in measured.items()
-    }
     settings = {
         "context": context_length(loaded, project.eval.window),
         "exact_match": kind,
         "eval": project.eval.model_dump(),
         "generate": project.generate.model_dump(exclude={"prompts"}),
     }
+    before = known.cells if known is not None and known.settings == settings else {}
+    cells: dict[tuple[str, str], Cell] = {}
+    for name in models:
+        with loaded.using(name):
+            for split, rows in measured.items():
+                cell = before.get((name or BASE, split))
+                if cell is None or [item.where for item in cell.items] != [example.where for example in rows]:
+                    cell = _measure(loaded, name or BASE, split, rows, questions[split], project.eval, emit, ask)
+                cells[cell.model, split] = cell
+    counts = {
+        split: Counts(len(splits[split]), len(rows), len(questions[split].expected), questions[split].not_askable)
+        for split, rows in measured.items()
+    }
     rows_made = [
         cell.row(scope, cells.get((BASE, cell.split)), project.eval) for cell in cells.values() for scope in SCOPES
     ]
-    return Evaluation(rows_made, [item for cell in cells.values() for item in cell.items], settings, counts)
+    return Evaluation(rows_made, [item for cell in cells.values() for item in cell.items], settings, counts, cells)
 
 
 def _check(loaded: Loaded, models: Sequence[str | None]) -> None:

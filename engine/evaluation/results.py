@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from engine import text
@@ -167,12 +167,14 @@ class Evaluation:
 
     Attributes:
         settings: what it was measured with. counts: by split.
+        cells: what the figures were made of, by model and split; not part of the document.
     """
 
     rows: list[Row]
     items: list[Item]
     settings: dict[str, Any]
     counts: dict[str, Counts]
+    cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values; NaN and infinity become null."""

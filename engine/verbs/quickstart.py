@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from engine import adapters as adapter_files
 from engine import events
-from engine.console import Console, columns
+from engine.console import Console, columns, shown_path
 from engine.control import stop_requests
 from engine.errors import InputError
 from engine.files import write_json
@@ -151,12 +152,21 @@ def _show(console: Console, comparison: dict[str, Any]) -> None:
 
 
 def _closing(console: Console, folder: ProjectFolder, run: Path, merged: Path) -> None:
-    number = int(run.name)
-    console.say(f"\nwritten:\n  run      {run}\n  adapter  {run / 'adapter'}\n  merged   {merged}")
-    console.say(
-        "\nnext:\n"
-        f"  loraworkbench rows {folder.name} --row 1            a row as the model sees it\n"
-        f"  loraworkbench generate {folder.name} --prompt '...' ask base and adapter yourself\n"
-        f"  loraworkbench train {folder.name} --set lora.r=4    another run; then `runs`, `eval --adapter {number}`\n"
-        "  loraworkbench new my-project --data my.jsonl     your own data"
-    )
+    places = {"run": run, "adapter": run / "adapter", "merged": merged}
+    console.say("\nwritten:\n" + "\n".join(f"  {what:7}  {shown_path(path)}" for what, path in places.items()))
+    name = folder.name
+    following = {
+        f"loraworkbench rows {name} --row 1": "a row as the model sees it",
+        f"loraworkbench generate {name} --prompt '...'": "ask base and adapter yourself",
+        f"loraworkbench train {name} --set lora.r=4": "another run; then `runs`",
+        "loraworkbench new my-project --data my.jsonl": "your own data",
+    }
+    console.say("\nnext:" + (activation() or "") + "\n" + "\n".join(f"  {c:47}{why}" for c, why in following.items()))
+
+
+def activation() -> str | None:
+    """What makes the shell find `loraworkbench` where it does not yet."""
+    script = Path(sys.prefix, "bin", "activate")
+    if shutil.which("loraworkbench") or not script.is_file():
+        return None
+    return f"  (first `source {shown_path(script)}`, for this shell to find them)"

@@ -153,6 +153,21 @@ def test_adapters_are_tested_against_base_wherever_it_stands_in_the_order(loaded
     assert all(r.paired is None for r in without.rows)
 
 
+def test_what_is_known_is_not_measured_again(loaded, splits):
+    """The same figures without a stage for base; measured again where rows or settings are others."""
+
+    def of_base(told: list[events.Event]) -> bool:
+        return any(isinstance(e, events.Stage) and "of base" in e.name for e in told)
+
+    whole, _ = run(loaded, splits, [None, "b"])
+    before, told = run(loaded, splits)
+    assert of_base(told)
+    again, told = run(loaded, splits, [None, "b"], known=before)
+    assert again.to_json() == whole.to_json() and not of_base(told)
+    assert of_base(run(loaded, {"test": splits["test"][1:]}, known=before)[1])
+    assert of_base(run(loaded, splits, known=before, project=project_of(exact_match="none", seed=5))[1])
+
+
 def test_the_rows_measured_are_a_seeded_sample(loaded):
     many = examples_of(loaded.tokenizer, [f"so {n}" for n in range(12)])
     splits = {"train": many, "test": many, "held out": many}
