@@ -19,7 +19,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
@@ -117,7 +116,7 @@ class Browser:
         except EngineError as error:
             self.refuse(id, error.problem, error.where, error.remedy)
         except Exception as error:  # a mistake of ours ends one request, not the process
-            traceback.print_exc()
+            _print_trace()
             self.refuse(id, f"unexpected {type(error).__name__}: {error}")
         else:
             self.send({"id": id, "ok": ok})
@@ -255,7 +254,13 @@ class Lane:
             except BrokenPipeError:
                 os._exit(0)  # nobody listens
             except Exception:
-                traceback.print_exc()
+                _print_trace()
+
+
+def _print_trace() -> None:
+    import traceback  # a hundredth of a second that the first rows need not wait for
+
+    traceback.print_exc()
 
 
 # --- parameters of requests

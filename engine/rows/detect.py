@@ -5,7 +5,6 @@ Comes from `reader.load` (the first rows) and the `[data]` table. Goes to `shape
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -92,6 +91,8 @@ class _Seen:
 
     def suggestion(self) -> str | None:
         known = {"prompt": _PROMPTS, "completion": _COMPLETIONS, "messages": _MESSAGES, "text": _TEXTS}
+        import difflib
+
         for column in self.counts:
             for part, names in known.items():
                 if column.lower() not in names and difflib.get_close_matches(column.lower(), names, 1, 0.75):
@@ -115,6 +116,8 @@ def _part(key: str) -> str:
 
 
 def _nearest(name: str, among: Iterable[str]) -> str | None:
+    import difflib
+
     close = difflib.get_close_matches(name, list(among), 1)
     return f"did you mean {close[0]!r}?" if close else None
 

@@ -11,8 +11,6 @@ a Hub dataset) is read once, into a temporary file without a name.
 
 from __future__ import annotations
 
-import pickle
-import tempfile
 import threading
 import time
 from array import array
@@ -175,6 +173,8 @@ class Spool:
     """Rows of what can only be read from its beginning, kept in a temporary file. Attributes as of `LineIndex`."""
 
     def __init__(self, records: Iterable[Record], stamped: Path | None = None) -> None:
+        import tempfile
+
         self.known, self.complete = 0, False
         self.bytes_done = self.bytes_total = 0
         self._records = iter(records)
@@ -189,6 +189,8 @@ class Spool:
         Raises:
             InputError: the source cannot be read as a whole, or the temporary folder is full.
         """
+        import pickle
+
         until = time.monotonic() + 0.05
         batch: list[bytes] = []
         for record in self._records:
@@ -209,7 +211,7 @@ class Spool:
                 self._file.write(b"".join(batch))
                 self._file.flush()
         except OSError as error:
-            raise InputError(f"no room for a copy to look at: {error.strerror}", where=tempfile.gettempdir()) from error
+            raise InputError(f"no room for a temporary copy to look at: {error.strerror}") from error
         for data in batch:
             self._written += len(data)
             self._ends.append(self._written)
@@ -225,6 +227,8 @@ class Spool:
         with self._lock:
             self._file.seek(self._ends[start])
             data = self._file.read(self._ends[end] - self._ends[start])
+        import pickle
+
         base = self._ends[start]
         return (pickle.loads(data[self._ends[i] - base : self._ends[i + 1] - base]) for i in range(start, end))
 

@@ -8,7 +8,6 @@ Goes to `dataset`, which renders and tokenises the items and goes on writing in 
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 import reprlib
@@ -23,7 +22,6 @@ from typing import Literal
 from engine.errors import InputError
 from engine.rows.detect import SAMPLE, detect
 from engine.rows.formats import Record, Refusal, Row, excerpt, read_csv, read_text
-from engine.rows.hub import read_hub, read_parquet
 from engine.rows.jsonrows import read_json, read_lines
 from engine.rows.ledger import NOTHING_TO_LEARN, Ledger, total
 from engine.rows.shapes import Document, Item, Pair, RowError, Shape, convert
@@ -32,12 +30,19 @@ __all__ = ["NOTHING_TO_LEARN", "Ledger", "Loaded", "Refusal", "Row", "Source", "
 
 Format = Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "text"]
 
+
+def _read_parquet(path: Path, name: str) -> Iterator[Record]:
+    from engine.rows.hub import read_parquet  # who reads no Parquet does not wait for what it takes
+
+    return read_parquet(path, name)
+
+
 _READERS = {
     "jsonl": read_lines,
     "json": read_json,
     "csv": partial(read_csv, delimiter=None),
     "tsv": partial(read_csv, delimiter="\t"),
-    "parquet": read_parquet,
+    "parquet": _read_parquet,
     "text": read_text,
 }
 _ENDINGS = {
@@ -84,6 +89,8 @@ def read(source: Source, root: Path, limit: int | None = None) -> Iterator[Row |
     """
     if source.path_or_hub.startswith("hub:"):
         name = source.path_or_hub.removeprefix("hub:")
+        from engine.rows.hub import read_hub
+
         records = read_hub(name, source.subset, source.split, source.revision, source.streaming)
     else:
         records = (record for part in parts(source, root) for record in part.records())
@@ -148,6 +155,8 @@ def _format_of(path: Path, asked: Format, shown: str) -> str:
 def _not_found(path: Path, shown: str, root: Path) -> InputError:
     there = next(p for p in path.parents if p.is_dir())
     wanted = path.relative_to(there).parts[0]
+    import difflib
+
     if close := difflib.get_close_matches(wanted, [p.name for p in there.iterdir()], 1):
         nearest = there / close[0]
         remedy = f"did you mean {nearest.relative_to(root) if nearest.is_relative_to(root) else nearest}?"

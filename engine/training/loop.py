@@ -87,6 +87,7 @@ class Training:
             self.progress = checkpoint.load(newest, self.loaded, self.optimizer, self.made_from)
             self.micro_tokens = min(self.micro_tokens, self.progress.micro_tokens or self.micro_tokens)
             self._stop_if_stale()
+            self._retain()  # a run that was killed between saving and clearing away
         return self.progress.step
 
     def run(self, between: Callable[[], None] = lambda: None) -> str:
@@ -243,9 +244,12 @@ class Training:
 
     def _save(self) -> None:
         path, size = checkpoint.save(self.checkpoints, self.loaded, self.optimizer, self.progress, self.initial)
+        self._retain()
+        self.emit(events.Saved(what="checkpoint", path=str(path), bytes=size, step=self.progress.step))
+
+    def _retain(self) -> None:
         best = self.progress.best_step if self.train.early_stopping else None
         checkpoint.retain(self.checkpoints, self.train.keep_checkpoints, best)
-        self.emit(events.Saved(what="checkpoint", path=str(path), bytes=size, step=self.progress.step))
 
     def restore_best(self) -> int | None:
         """With early stopping: go back to the best measured weights; returns their step."""

@@ -1,26 +1,25 @@
 """Merge time and memory against PEFT's `merge_and_unload` + `save_pretrained`, on a random bf16 Llama. Run by hand:
 
-    python tests/benchmarks/merge_vs_peft.py [--layers 16] [--runs 3] [--folder DIR]
+    python tests/benchmarks/merge_vs_peft.py [--layers 16] [--repeats 3] [--folder DIR]
 
-Each merge runs in a process of its own, the two in turn. Time is wall clock from the first import to the exit of the
-process (imports included; ours also flushes its files to disk before it says that they are there, PEFT does not);
-"merge" is the part after the imports. Processor time is what remains comparable on a busy machine. Memory is the
-largest resident set of the process (VmHWM), and its private part (RssAnon, sampled), which leaves out mapped files:
-libraries, and the base that PEFT maps.
+Each merge runs in a process of its own, the two in turn. "merge" is the part after the imports (ours also flushes its
+files to disk before it says that they are there, PEFT does not); processor time is what remains comparable on a busy
+machine. Memory is the largest resident set of the process (VmHWM), and its private part (RssAnon, sampled), which
+leaves out mapped files: libraries, and the base that PEFT maps.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import os
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+import harness
 
 WIDTH, MLP, VOCABULARY, RANK = 2048, 8192, 32_000, 16
 
@@ -77,56 +76,37 @@ def make_adapter(base: Path, folder: Path) -> None:
     (folder / adapters.CONFIG).write_text(json.dumps(config))
 
 
-OURS = """
-import sys, time
-from pathlib import Path
-from engine.merge import merge
-from transformers import AutoModelForCausalLM
-started = time.perf_counter()
-merge(*map(Path, sys.argv[1:4]), replace=True)
-print(time.perf_counter() - started, *(x.split()[1] for x in open("/proc/self/status") if x.startswith("VmHWM")))
-"""
-PEFT = """
-import sys, time
-import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
-started = time.perf_counter()
-base = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.bfloat16)
-PeftModel.from_pretrained(base, sys.argv[2]).merge_and_unload().save_pretrained(sys.argv[3])
-print(time.perf_counter() - started, *(x.split()[1] for x in open("/proc/self/status") if x.startswith("VmHWM")))
-"""
+def ours(args: argparse.Namespace) -> None:
+    from transformers import AutoModelForCausalLM  # noqa: F401  (so that both sides import the same beforehand)
+
+    from engine.merging.merge import merge
+
+    with timed():
+        merge(args.base, args.adapter, args.out / "ours", replace=True)
 
 
-def measure(code: str, *arguments: Path) -> dict[str, float]:
-    """Run a merge in a process: seconds in all, after the imports, and of processor time; peak and private bytes."""
-    os.sync()  # so that no run waits for what the one before left to be written
-    before = sum(os.times()[2:4])
+def peft(args: argparse.Namespace) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    with timed():
+        base = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.bfloat16)
+        PeftModel.from_pretrained(base, str(args.adapter)).merge_and_unload().save_pretrained(args.out / "peft")
+
+
+SIDES = {"peft": peft, "ours": ours}
+
+
+@contextlib.contextmanager
+def timed() -> Iterator[None]:
+    """Print what the block took, for `harness.in_turn`."""
     started = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-    private = 0
-    while process.poll() is None:
-        private = max(private, anonymous_bytes(process.pid))
-        time.sleep(0.01)
-    seconds, used = time.perf_counter() - started, sum(os.times()[2:4]) - before
-    if process.returncode or process.stdout is None:
-        raise SystemExit(f"a merge failed (status {process.returncode})")
-    merge, peak = process.stdout.read().split()[-2:]
-    return {
-        "seconds": seconds, "merge": float(merge), "cpu": used, "peak": float(peak) * 1024, "private": float(private)
-    }  # fmt: skip
-
-
-def anonymous_bytes(pid: int) -> int:
-    """RssAnon of a process, 0 where it cannot be read."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon")), 0)
+    with harness.PrivateMemory() as private:
+        yield
+    seconds = time.perf_counter() - started
+    peak, own = harness.peak_rss_bytes() / 1e9, private.peak_bytes / 1e9
+    print(json.dumps({"merge, s": seconds, "peak resident, GB": peak, "peak private, GB": own}))
 
 
 def compare(one: Path, other: Path) -> str:
@@ -145,35 +125,39 @@ def compare(one: Path, other: Path) -> str:
     return f"{different:,} of {total:,} elements differ (largest difference {largest:.1e})"
 
 
+def report(found: dict[str, list[harness.Facts]]) -> None:
+    print(f"{'median (least - largest)':26}{'PEFT':>24}{'ours':>24}{'ours/PEFT':>11}")
+    for key in found["ours"][0]:
+        theirs, mine = ([run[key] for run in found[side]] for side in ("peft", "ours"))
+        row = f"{key:26}{harness.spread(theirs, '.2f'):>24}{harness.spread(mine, '.2f'):>24}"
+        print(f"{row}{harness.ratio(mine, theirs):11.2f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=16, help="16: 1.2 billion parameters, 2.4 GB")
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
-    arguments = parser.parse_args()
-    sys.path.insert(0, str(Path(__file__).parents[2]))
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-        folder = Path(name)
-        size = make_base(folder / "base", arguments.layers)
-        make_adapter(folder / "base", folder / "adapter")
-        print(f"base: {size / 1e9:.2f} GB in {len(list((folder / 'base').glob('*.safetensors')))} files, LoRA r {RANK}")
-        runs: dict[str, list[dict[str, Any]]] = {"peft": [], "ours": []}
-        for _ in range(arguments.runs):
-            for which, code in (("peft", PEFT), ("ours", OURS)):
-                runs[which].append(measure(code, folder / "base", folder / "adapter", folder / which))
-                print(which, {k: round(v, 2) if v < 1e6 else f"{v / 1e9:.2f} GB" for k, v in runs[which][-1].items()})
-        print(compare(folder / "peft", folder / "ours"))
-    middle = {w: {k: statistics.median(r[k] for r in each) for k in each[0]} for w, each in runs.items()}
-    print(f"\n{'median':24}{'PEFT':>10}{'ours':>10}{'ours/PEFT':>12}")
-    for key, label, unit in (
-        ("seconds", "whole process, s", 1.0),
-        ("merge", "without imports, s", 1.0),
-        ("cpu", "processor time, s", 1.0),
-        ("peak", "peak resident, GB", 1e9),
-        ("private", "peak private, GB", 1e9),
-    ):
-        theirs, ours = middle["peft"][key] / unit, middle["ours"][key] / unit
-        print(f"{label:24}{theirs:10.2f}{ours:10.2f}{ours / theirs:12.2f}")
+    parser.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
+    for name in ("base", "adapter", "out"):
+        parser.add_argument(f"--{name}", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.side:
+        SIDES[args.side](args)
+        return
+    sys.path.insert(0, str(harness.ROOT))
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+        out = Path(name)
+        base, adapter = out / "base", out / "adapter"
+        size = make_base(base, args.layers)
+        make_adapter(base, adapter)
+        given = ["--base", base, "--adapter", adapter, "--out", out]
+        found = harness.in_turn({s: [sys.executable, __file__, "--side", s, *given] for s in SIDES}, args.repeats)
+        print(harness.machine("torch", "transformers", "peft"))
+        files = len(list(base.glob("*.safetensors")))
+        print(f"base: {size / 1e9:.2f} GB in {files} files, LoRA r {RANK}; {args.repeats} runs each")
+        report(found)
+        print(compare(out / "peft", out / "ours"))
 
 
 if __name__ == "__main__":

@@ -45,6 +45,8 @@ class Terminal:
         self.received = 0
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
+            for name in ("COLUMNS", "LINES"):  # they would be believed before the terminal
+                os.environ.pop(name, None)
             os.environ.update({"TERM": "xterm-256color", "COLORTERM": "truecolor", **(environment or {})})
             if folder:
                 os.chdir(folder)

@@ -99,7 +99,7 @@ def test_columns_may_have_different_prompts_and_the_same_model_twice(tmp_path: P
     with inference(loaded), lanes(loaded) as assigned:
         while asked.advance(assigned):
             pass
-    for column, said in zip(columns, asked.results({"a": "x"}), strict=True):
+    for column, said in zip(columns, asked.results({"a": "x"}).values(), strict=True):
         with loaded.using(column.model):
             assert said.answer == complete(loaded, [column.prompt], Settings(8))[0]
 

@@ -85,6 +85,7 @@ class DataView(Finding, Editor):
         self._places: Any = None
 
     def compose(self) -> ComposeResult:
+        self._begin()  # the engine starts while the widgets are made
         yield Static(id="about", markup=False)
         yield TabStrip()
         yield Static(id="wrong", markup=False)
@@ -103,7 +104,6 @@ class DataView(Finding, Editor):
         self.table.waiting = "reading"
         self._retitle()
         self._lay_out()
-        self._begin()
 
     def on_unmount(self) -> None:
         if self.client is not None:

@@ -164,8 +164,12 @@ class Child:
         command = [sys.executable, "-m", "engine.jobs.browsing", str(self.client.root.resolve()), self.client.project]
         try:
             process = subprocess.Popen(
-                command, cwd=source, env={**os.environ, "PYTHONPATH": path}, stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                command,
+                cwd=source,
+                env={**os.environ, "PYTHONPATH": path},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
             )  # fmt: skip  (in a folder that is not the user's: `-m` looks for modules there first)
         except OSError as error:
             self._end(f"cannot be started: {error.strerror or error}")
