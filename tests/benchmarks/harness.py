@@ -1,7 +1,8 @@
 """What the benchmarks share: sides that take turns, each run a process of its own; medians with their spread; the machine.
 
 A run is a command that prints one JSON object of numbers on its last line. A machine is seldom quiet for long: sides
-that alternate meet the same disturbances, and CPU seconds are disturbed less than the clock.
+that alternate meet the same disturbances, and CPU seconds are disturbed less than the clock. All sides' threads sleep
+soon when they wait for each other (GOMP_SPINCOUNT, as our command line sets it): spinning costs a busy machine dearly.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def run(command: Sequence[str | Path]) -> Facts:
     """One run; ends the program with what the command said where it fails."""
     os.sync()  # so that no run waits for what the one before left to be written
     before, started = _cpu_of_children(), time.perf_counter()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    environment = {"GOMP_SPINCOUNT": "1000", **os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, env=environment)
     seconds, cpu = time.perf_counter() - started, _cpu_of_children() - before
     if done.returncode:
