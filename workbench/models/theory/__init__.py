@@ -39,37 +39,37 @@ class Topic:
 
 TOPICS: dict[str, Topic] = {
     "low-rank": Topic(
-        "Low-rank adapters", "what LoRA trains, and how little it is", "adapting:low_rank", changes=True,
+        "Low-rank adapters", "what is trained", "adapting:low_rank", changes=True,
         links=("scaling", "targets", "four-bit"),
     ),
     "scaling": Topic(
-        "Rank, alpha and rsLoRA", "how strongly the adapter acts", "adapting:scaling", changes=True,
+        "Rank, alpha and rsLoRA", "how strongly it acts", "adapting:scaling", changes=True,
         links=("low-rank", "learning-rate"),
     ),
     "targets": Topic(
-        "Target modules", "which layers get an adapter", "adapting:targets", changes=True,
+        "Target modules", "which layers get one", "adapting:targets", changes=True,
         links=("low-rank", "dropout"),
     ),
-    "dropout": Topic("Dropout", "noise against overfitting, and its price", "training:dropout", changes=False,
+    "dropout": Topic("Dropout", "noise, and its price", "training:dropout", changes=False,
                      links=("targets", "perplexity")),
     "four-bit": Topic(
-        "Why 4 bits work", "NF4, scales, double quantization", "quantization:four_bit", wants=("sample",),
+        "Why 4 bits work", "NF4, scales, errors", "quantization:four_bit", wants=("sample",),
         links=("low-rank", "merging"),
     ),
     "learning-rate": Topic(
-        "Learning rate and schedule", "how far each step goes", "training:rate", wants=("run",),
+        "Learning rate and schedule", "how far a step goes", "training:rate", wants=("run",),
         links=("scaling", "masking"),
     ),
     "masking": Topic(
-        "Masking, packing, one denominator", "what the loss is a mean of", "training:masking", wants=("run",),
+        "Masking and packing", "what the loss averages", "training:masking", wants=("run",),
         links=("learning-rate", "perplexity"),
     ),
     "perplexity": Topic(
-        "Perplexity", "what it says, and what it does not", "measuring:perplexity", wants=("evaluation",),
+        "Perplexity", "what it says, and not", "measuring:perplexity", wants=("evaluation",),
         links=("masking", "merging"),
     ),
     "merging": Topic(
-        "Merging", "one model out of two, and when not to", "merging:merging", wants=("adapter",),
+        "Merging", "one model out of two", "merging:merging", wants=("adapter",),
         links=("four-bit", "low-rank"),
     ),
 }  # fmt: skip

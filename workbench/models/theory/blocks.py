@@ -131,5 +131,5 @@ def _table(block: Numbers, width: int) -> list[Line]:
         parts = [pad(cut(row[i], w), w, sides[i]) for i, w in enumerate(widths)]
         mark = "> " if number == block.own else "  "
         kind = "header" if number < 0 else "own" if number == block.own else ""
-        lines.append(((mark + "  ".join(parts)).rstrip(), kind))
+        lines.append((cut((mark + "  ".join(parts)).rstrip(), width), kind))
     return lines
