@@ -111,8 +111,9 @@ def _pieces(line: str, width: int) -> list[str]:
         return [line]
     lead = len(line) - len(line.lstrip(" "))
     first, *rest = wrap(line, max(8, width))
-    again = wrap(" ".join(rest), max(8, width - lead - 4))
-    return [first, *(" " * (lead + 4) + t for t in again)]
+    indent = min(lead + 4, width // 3)
+    again = wrap(" ".join(rest), max(8, width - indent))
+    return [first, *(" " * indent + t for t in again)]
 
 
 def _table(block: Numbers, width: int) -> list[Line]:
