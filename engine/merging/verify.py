@@ -113,6 +113,7 @@ def verify(
     after = logits(result)
     nll, _ = _nll(result, examples, project)
     progress(total, total)
+    precision = "in its own precision" if taken.quantization == "none" else f"rounded to {taken.quantization}"
     return Verification(
         kl=_mean(answering.divergence(t, a) for t, a in zip(tuned, after, strict=True)),
         adapter_kl=_mean(answering.divergence(t, b) for t, b in zip(tuned, base, strict=True)),
@@ -122,7 +123,7 @@ def verify(
         perplexity_merged=math.exp(nll / tokens),
         prompts=len(prompts),
         tokens=tokens,
-        reference=f"{project.model.base} as {taken.quantization} with the adapter attached",
+        reference=f"{project.model.base} {precision} with the adapter attached",
     )
 
 

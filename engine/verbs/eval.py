@@ -10,7 +10,7 @@ from engine import events
 from engine.console import Console
 from engine.errors import InputError
 from engine.files import write_json
-from engine.jobs import work
+from engine.jobs import record, work
 from engine.store import ProjectFolder, Workspace
 from engine.verbs.detaching import options, start_job
 
@@ -67,6 +67,8 @@ def run(
         }
         target = out or place_of(folder, chosen)
         write_json(target, document)
+        for name, path in chosen.items():
+            record.tell_card(path, document["rows"], name)
         if place is not None:
             write_json(place.result, document)
         emit(events.Saved(what="evaluation", path=str(target), bytes=target.stat().st_size))

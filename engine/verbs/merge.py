@@ -93,8 +93,8 @@ def summary(document: dict[str, Any]) -> list[str]:
         return [*lines, "not verified (--no-verify)"]
     return [
         *lines,
-        f"verified against {proof['reference']}: on {proof['prompts']} prompts KL {proof['kl']:.1e} "
-        f"(the adapter's own effect: {proof['adapter_kl']:.1e})",
+        f"verified against {proof['reference']}",
+        f"KL on {proof['prompts']} prompts {proof['kl']:.1e} (the adapter's own effect: {proof['adapter_kl']:.1e})",
         f"perplexity {proof['perplexity_merged']:.4f}, base + adapter {proof['perplexity_adapter']:.4f} "
         f"({proof['tokens']:,} tokens)",
     ]

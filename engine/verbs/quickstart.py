@@ -14,7 +14,7 @@ from engine.console import Console, columns, shown_path
 from engine.control import stop_requests
 from engine.errors import InputError
 from engine.files import write_json
-from engine.jobs import merging, work
+from engine.jobs import merging, record, work
 from engine.store import ProjectFolder, Workspace, shipped
 from engine.tables import Project
 from engine.verbs import merge as merge_verb
@@ -65,6 +65,7 @@ def run(workspace: Workspace | None, console: Console) -> dict[str, Any]:
         evaluation = matrix.evaluate(loaded, data.splits, both, project, stop=stop, emit=console.emit, known=before)
         document |= evaluation.to_json()
         write_json(run.path / "evaluation.json", document)
+        record.tell_card(run.adapter, document["rows"], name)
 
         _heading(console, 4, f"{SHOWN} unseen problems, answered by base and adapter")
         document["comparisons"] = _compare(console, loaded, project, data, name, run.adapter)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -88,25 +89,24 @@ def test_a_file_that_grows_and_one_that_is_replaced(tmp_path: Path, monkeypatch)
         told.append((index.count, index.read(0, 9) if not error else [], error))
         news.set()
 
-    def wait() -> tuple:
-        assert news.wait(10)
-        news.clear()
-        return told[-1]
+    def until(holds: Callable[[tuple], bool]) -> None:
+        """Wait for it: a write may be told in two parts."""
+        while not holds(told[-1] if told else (0, [], None)):
+            assert news.wait(10), told
+            news.clear()
 
     thread = IndexThread(path, tell)
     thread.start()
     try:
-        assert wait()[0] == 2
+        until(lambda last: last[0] == 2)
         with path.open("ab") as file:
             file.write(b"o\nthree\n")
-        count, got, _ = wait()
-        assert (count, [line.text for line in got]) == (3, ["one", "two", "three"])
+        until(lambda last: (last[0], [line.text for line in last[1]]) == (3, ["one", "two", "three"]))
         other = tmp_path / "other"
         other.write_bytes(b"new\n")
         os.replace(other, path)
-        count, got, _ = wait()
-        assert (count, [line.text for line in got]) == (1, ["new"])
+        until(lambda last: (last[0], [line.text for line in last[1]]) == (1, ["new"]))
         path.unlink()
-        assert isinstance(wait()[2], FileNotFoundError)
+        until(lambda last: isinstance(last[2], FileNotFoundError))
     finally:
         thread.stop()
