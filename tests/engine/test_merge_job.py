@@ -66,7 +66,7 @@ def test_into_the_rounded_base_however_the_project_holds_it(job: Merge, tmp_path
     found = job(tmp_path / "m", base_weights="nf4", prove=quantization == "none")
     assert found["rounded"] > 0
     if quantization == "none":
-        assert "as nf4" in found["verification"]["reference"] and found["verification"]["kl"] < 1e-6
+        assert "rounded to nf4" in found["verification"]["reference"] and found["verification"]["kl"] < 1e-6
 
 
 def test_only_a_model_is_replaced_and_never_what_it_is_made_from(

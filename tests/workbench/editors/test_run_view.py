@@ -54,9 +54,9 @@ async def test_a_run_at_all_sizes(start: Start, workspace: Path, size: tuple[int
     async with start(size) as pilot:
         view = await opened(pilot)
         await until(pilot, lambda: "step 40 of 120" in text_of(pilot) and "b unseen" in text_of(pilot))
+        await until(pilot, lambda: "loss 1.111" in text_of(pilot) and "unseen 1.5 at 20" in text_of(pilot))
         text = text_of(pilot)
         assert "▶ running" in text and "33%" in text
-        assert "loss 1.111" in text and "unseen 1.5 at 20" in text
         assert "c Charts" in text and "n What happened" in text
         assert any(0x2800 < ord(c) < 0x2900 for c in text)
         shown = [c for c in view.query(LineChart) if c.display]
