@@ -15,6 +15,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from engine.blind import sign_test
+
 Interval = tuple[float, float]
 
 _BLOCK_ELEMENTS = 2**21
@@ -189,12 +191,7 @@ def mcnemar(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> McNemar:
     """
     pairs = list(zip(correct_a, correct_b, strict=True))
     only_a, only_b = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
-    n = only_a + only_b
-    ways = tail = 1
-    for k in range(1, min(only_a, only_b) + 1):
-        ways = ways * (n - k + 1) // k  # n over k, from n over k - 1
-        tail += ways
-    return McNemar(only_a, only_b, min(1.0, 2 * tail / 2**n))
+    return McNemar(only_a, only_b, sign_test(only_a, only_b))
 
 
 def wilson_interval(hits: int, n: int, level: float = 0.95) -> Interval | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from engine.columns import COMPLETIONS, MESSAGES, PROMPTS, SYSTEMS, TEXTS
 from engine.errors import InputError
 from engine.rows.formats import Row, excerpt
 from engine.rows.shapes import SHAPES, Shape
@@ -17,11 +18,6 @@ from engine.rows.shapes import SHAPES, Shape
 SAMPLE = 100
 """How many rows are looked at."""
 
-_MESSAGES = ("messages", "conversations", "conversation", "chat")
-_PROMPTS = ("prompt", "question", "instruction", "query", "input", "problem", "source", "user", "human")
-_COMPLETIONS = ("completion", "answer", "response", "output", "solution", "target", "reply", "assistant")
-_TEXTS = ("text", "content")
-_SYSTEMS = ("system", "system_prompt")
 _SETTLE = (
     "set data.shape, and data.prompt_column with data.completion_column, data.messages_column or data.text_column, "
     "to say how they are to be read"
@@ -90,7 +86,7 @@ class _Seen:
         return [c for c in usual if any(has_key(row.fields.get(c)) for row in self.rows)]
 
     def suggestion(self) -> str | None:
-        known = {"prompt": _PROMPTS, "completion": _COMPLETIONS, "messages": _MESSAGES, "text": _TEXTS}
+        known = {"prompt": PROMPTS, "completion": COMPLETIONS, "messages": MESSAGES, "text": TEXTS}
         import difflib
 
         for column in self.counts:
@@ -134,7 +130,7 @@ def _asked_for(seen: _Seen, given: Mapping[str, str]) -> Sequence[str]:
 def _find_chat(key: str, usual: str, seen: _Seen, given: Mapping[str, str]) -> dict[str, str] | None:
     found = [given["messages"]] if "messages" in given else seen.chats(key)
     if len(found) != 1:
-        found = [c for c in seen.among(_MESSAGES) if c in found] or found
+        found = [c for c in seen.among(MESSAGES) if c in found] or found
     if not found and not any(map(seen.chats, ("role", "from"))):
         found = seen.among((usual,))  # its values are broken, and each row will say how
     if not found:
@@ -143,7 +139,7 @@ def _find_chat(key: str, usual: str, seen: _Seen, given: Mapping[str, str]) -> d
         raise seen.error(f"several columns hold messages: {', '.join(found)}", "set data.messages_column")
     return {
         "messages": found[0],
-        **seen.optional("system", given, _SYSTEMS),
+        **seen.optional("system", given, SYSTEMS),
         **seen.optional("tools", given, ("tools",)),
     }
 
@@ -154,14 +150,14 @@ def _find_alpaca(seen: _Seen, given: Mapping[str, str]) -> dict[str, str] | None
     output = seen.optional("completion", given, ("output", "response") if context else ("output",), 0.5)
     if not instruction or not output:
         return None
-    more = {**seen.optional("system", given, _SYSTEMS), **seen.optional("history", given, ("history",))}
+    more = {**seen.optional("system", given, SYSTEMS), **seen.optional("history", given, ("history",))}
     return {"instruction": instruction["prompt"], **context, "output": output["completion"], **more}
 
 
 def _find_pair(seen: _Seen, given: Mapping[str, str]) -> dict[str, str] | None:
     parts: dict[str, str] = {}
     several: list[str] = []
-    for part, names in (("prompt", _PROMPTS), ("completion", _COMPLETIONS)):
+    for part, names in (("prompt", PROMPTS), ("completion", COMPLETIONS)):
         found = [given[part]] if part in given else [c for c in seen.among(names) if c not in given.values()]
         if not found:
             return None
@@ -171,11 +167,11 @@ def _find_pair(seen: _Seen, given: Mapping[str, str]) -> dict[str, str] | None:
     if several:
         keys = "set data.prompt_column and data.completion_column"
         raise seen.error(f"the shape of the rows is not clear: {', '.join(several)}", keys)
-    return {**parts, **seen.optional("system", given, _SYSTEMS)}
+    return {**parts, **seen.optional("system", given, SYSTEMS)}
 
 
 def _find_text(seen: _Seen, given: Mapping[str, str]) -> dict[str, str] | None:
-    found = [given["text"]] if "text" in given else seen.among(_TEXTS)
+    found = [given["text"]] if "text" in given else seen.among(TEXTS)
     if len(found) > 1:
         raise seen.error(f"several columns hold text: {', '.join(found)}", "set data.text_column")
     return {"text": found[0]} if found else None
