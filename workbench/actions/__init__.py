@@ -57,9 +57,9 @@ def registry() -> dict[str, Action]:
     Raises:
         ValueError: two have the same id or menu path.
     """
-    from workbench.actions import adapters, data, editing, evaluation, files, layout, learning, runs, system
+    from workbench.actions import adapters, compare, data, editing, evaluation, files, layout, learning, runs, system
 
-    modules = (files, editing, data, runs, evaluation, adapters, learning, layout, system)
+    modules = (files, editing, data, runs, evaluation, adapters, compare, learning, layout, system)
     found: dict[str, Action] = {}
     menus: dict[str, str] = {}
     for action in (a for module in modules for a in module.ACTIONS):

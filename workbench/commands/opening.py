@@ -27,5 +27,8 @@ class OpeningCommands(Commands):
     def act_adapters_open(self) -> None:
         self.app.open(f"adapters:{self.project}")
 
+    def act_compare_open(self) -> None:
+        self.app.open(f"compare:{self.project}")
+
     def act_learn_open(self) -> None:
         self.app.open("learn:low-rank")

@@ -86,6 +86,11 @@ def _mtime(path: Path) -> float:
         return 0.0
 
 
+def inspected(path: Path, known: Known) -> tuple[AdapterInfo | None, str]:
+    """What an adapter's folder holds, its weights hashed; None and why where it cannot be read. `known` as in `scan`."""
+    return _inspect(path, known, digest=True)
+
+
 def _inspect(path: Path, known: Known, digest: bool) -> tuple[AdapterInfo | None, str]:
     from engine import adapters
     from engine.errors import EngineError

@@ -1,0 +1,532 @@
+"""Base and adapters side by side: one prompt to all, streamed into all at once, one key to see what another one says.
+
+Comes from: a session (`compare_session`), which holds the base and the adapters and may be training one of them.
+State is `models.compare` and `models.talk`; what the columns show is made in `models.compare_text`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from textual import events
+from textual.app import ComposeResult
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.widgets import Static
+
+from engine.text import cut, one_line, size
+from workbench import actions
+from workbench.editors.base import Editor
+from workbench.editors.compare_rows import RowPrompts
+from workbench.editors.compare_session import SessionTalk
+from workbench.models import compare_text as shown
+from workbench.models.compare import BASE_CHOICE, Answer, Choice, Comparison, Turn, digits, everything, run_name
+from workbench.models.workspace import Snapshot
+from workbench.widgets.answer_pane import AnswerPane, Block
+from workbench.widgets.prompt_box import PromptBox
+
+NARROWEST = 30
+"""Cells of a column; where there is less room, the columns around the focused one are shown."""
+TICK_SECONDS = 1.0
+
+
+class CompareView(RowPrompts, SessionTalk, Editor):
+    """Attributes: comparison: columns, turns, settings. mode: of `compare_text.MODES`. at: the pane in focus (the one
+    behind the last column is the reference's)."""
+
+    HELP = (
+        "Every column shows what one model says: the base, an adapter, a checkpoint, or the adapter that is being "
+        "trained. Write a prompt and press Enter: all are asked at once. Digits choose what the focused column shows, n "
+        "and ctrl+t go on to the next adapter, x swaps columns, r asks the same prompt again. Below each answer stands "
+        "whose weights gave it, and how far they are from base on this prompt. d underlines words that the other column "
+        "has not, t colours the tokens and then gives their probabilities, u asks the next unseen row of the data. S "
+        "starts a session where none is there, or joins a run that trains."
+    )
+    SCOPES: ClassVar = ("compare", "prompt")
+    BINDINGS: ClassVar = actions.bindings("compare")
+    DEFAULT_CSS = """
+    CompareView { layout: vertical; }
+    CompareView > #head { height: auto; max-height: 3; padding: 0 1; color: $text-muted; }
+    CompareView > #head.-wrong { color: $text-error; }
+    CompareView > #columns { height: 1fr; width: 1fr; }
+    """
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self.comparison = Comparison()
+        self.mode, self.at, self._first = "text", 0, 0
+        self._digit: int | None = None
+        self._editing: Turn | None = None
+        self._seed: int | None = None
+        self._chosen = False
+        self._notice = ""
+        self.begin(self.comparison)
+        self.begin_rows()
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="head", markup=False)
+        with Horizontal(id="columns"):
+            for number in range(5):
+                yield AnswerPane(number)
+        yield PromptBox("a prompt to all columns (Enter sends, ctrl+j: new line, Esc: to the columns)")
+
+    def on_mount(self) -> None:
+        self.heading = f"compare {self.target}"
+        self.app.workspace_changed.subscribe(self, self._snapshot)
+        self.set_interval(TICK_SECONDS, self._tick)
+        self._choose_columns()
+        self.look()
+        self.changed()
+
+    def on_unmount(self) -> None:
+        self.end()
+        self.end_rows()
+
+    def on_resize(self) -> None:
+        self.changed()
+
+    def on_show(self) -> None:
+        self.changed()
+
+    def focus_first(self) -> None:
+        self.box.focus()
+
+    def reveal(self, place: Any) -> None:
+        """A run's label: its adapter, or the one it trains, in the last column, and its session where it trains."""
+        if isinstance(place, str):
+            choices = everything(self.app.snapshot, self.target, self.training)
+            found = next((c for c in choices if c.name == run_name(place)), None)
+            if found is not None and found not in self.comparison.columns:
+                self.comparison.columns[-1] = found
+                self.refresh_digests()
+            self._chosen = found is not None
+            self.look(place)
+            self.changed()
+
+    @property
+    def box(self) -> PromptBox:
+        return self.query_one(PromptBox)
+
+    @property
+    def choices(self) -> list[Choice]:
+        """What the digits mean."""
+        return digits(self.app.snapshot, self.target, self.training)
+
+    # --- what changes by itself
+
+    def _snapshot(self, snapshot: Snapshot) -> None:
+        self._choose_columns()
+        self.changed()
+
+    def _choose_columns(self) -> None:
+        """Base and the newest adapter, until the user has chosen."""
+        if not self._chosen and len(choices := self.choices) > 1:
+            self.comparison.columns[-1] = choices[1]
+            self.refresh_digests()
+
+    def _tick(self) -> None:
+        if not all(widget.display for widget in self.ancestors_with_self):
+            return
+        if self.link is not None:
+            if self.talk.status is not None and self.talk.status.run is not None:
+                self.talk.ask_status()  # the step; a session that trains nothing is left to be idle
+        elif not self.lost and self._living():
+            self.look()
+
+    def _living(self) -> list[str]:
+        """Labels of runs and sessions of this project whose process lives."""
+        info = self.app.snapshot.projects.get(self.target)
+        if info is None:
+            return []
+        found = [r.label for r in info.runs if r.state == "running"]
+        return found + [j.label for j in info.jobs if j.verb == "session" and j.state == "running"]
+
+    def on_session_talk_looked(self, event: SessionTalk.Looked) -> None:
+        self._choose_columns()
+
+    # --- drawing
+
+    def changed(self) -> None:
+        if not self.is_mounted or not self.size.width:
+            return
+        self._head()
+        panes, columns = list(self.query(AnswerPane)), self.comparison.columns
+        turn = self.comparison.turn
+        total = len(columns) + bool(turn is not None and turn.reference)
+        fit = max(1, min(total, self.size.width // NARROWEST))
+        self.at = min(self.at, total - 1)
+        self._first = max(0, min(self._first, total - fit, self.at), self.at - fit + 1)
+        for number, pane in enumerate(panes):
+            pane.display = self._first <= number < self._first + fit
+            pane.set_class(number == self._first, "-first")
+            pane.set_class(number == self.at, "-focused")
+            if pane.display:
+                if number < len(columns):
+                    self._column(pane, number)
+                elif turn is not None:
+                    self._reference(pane, turn)
+        self._tell_aside(fit, total)
+
+    def _head(self) -> None:
+        status, ascii = self.talk.status, self.app.ascii
+        words, wrong = self.words, self.lost
+        if self.lost:
+            words += "; S starts a session" if "S start" not in words else ""
+        elif self.link is not None and status is not None:
+            words = f"{self.link.label}: {status.base}, {status.quantization}"
+            if status.run is not None:
+                words += f", trains, step {status.step or 0:,} of {status.steps or 0:,}"
+            elif status.bytes_used:
+                words += f", {size(status.bytes_used)}"
+        elif not words:
+            words = "no session yet: a prompt starts one (S, too); it loads the base once for all columns"
+        if self._notice or self.talk.problem:
+            words, wrong = self._notice or self.talk.problem, wrong
+        modes = "" if self.mode == "text" else f"{self.mode}: {shown.MODES[self.mode]}"
+        dot = " - " if ascii else " · "
+        line = dot.join(p for p in (one_line(words), self.comparison.sampling.words, modes) if p)
+        head = self.query_one("#head", Static)
+        head.update(Content(line))
+        head.set_class(wrong, "-wrong")
+
+    def _column(self, pane: AnswerPane, number: int) -> None:
+        choice, comparison, ascii = self.comparison.columns[number], self.comparison, self.app.ascii
+        answer, rival = comparison.answer(number), self._rival(choice)
+        held = self.talk.held(choice)
+        names = [c.name for c in self.choices]
+        digit = str(names.index(choice.name)) if choice.name in names[:10] else "-"
+        title = shown.title(digit, choice, held, answer, self._state(choice), max(8, pane.size.width - 2))
+        blocks: list[Block] = []
+        other = self._neighbour(number)
+        for turn in comparison.turns:
+            last = turn is comparison.turn
+            mine, theirs = turn.answers.get(choice.name), turn.answers.get(other.name) if other else None
+            mode = self.mode if last or self.mode == "diff" else "text"
+            key = (id(turn), choice.name, mode, ascii, *_mark(mine), *(_mark(theirs) if mode == "diff" else ()), rival)
+            blocks.append(((id(turn), "prompt"), lambda turn=turn: shown.prompt_runs(turn, ascii), True))
+            blocks.append((key, lambda a=mine, t=theirs, mode=mode: shown.answer_runs(a, mode, t, rival, ascii), False))
+        if not blocks:
+            blocks.append(("empty", lambda: [("Write a prompt below; Enter asks all columns at once.", "note")], False))
+        pane.show(title, blocks, shown.proof(answer, ascii))
+
+    def _state(self, choice: Choice) -> str:
+        """Words for a column's title."""
+        if self.talk.loading(choice):
+            return "loading"
+        held = self.talk.held(choice)
+        if held is None:
+            return "" if choice.name == BASE_CHOICE.name or not self.talk.connected else "not loaded"
+        words = []
+        if held.training:
+            step = self.talk.status.step if self.talk.status is not None else None
+            words.append(f"training, step {step or 0:,}")
+        if held.alone:
+            words.append(f"answers after the others: {cut(one_line(held.alone), 40)}")
+        return ", ".join(words)
+
+    def _rival(self, choice: Choice) -> str:
+        """The model whose probabilities stand beside a choice's own: base, or for base the next one shown."""
+        if choice.model is not None:
+            return BASE_CHOICE.name
+        return next((c.name for c in self.comparison.shown if c.model is not None), BASE_CHOICE.name)
+
+    def _neighbour(self, number: int) -> Choice | None:
+        """The column that another is compared with word by word: the first one, or for that the second."""
+        columns = self.comparison.columns
+        return columns[0] if number else columns[1] if len(columns) > 1 else None
+
+    def _reference(self, pane: AnswerPane, turn: Turn) -> None:
+        focused = self.comparison.columns[self.comparison.focused]
+        adapter = focused if focused.model is not None else next(
+            (c for c in self.comparison.shown if c.model is not None), BASE_CHOICE
+        )  # fmt: skip
+        ascii, numbers = self.app.ascii, self.mode == "numbers"
+        key = ("reference", id(turn), adapter.name, numbers, ascii, tuple(turn.reference_scores))
+        block: Block = (key, lambda: shown.reference_runs(turn, adapter.name, ascii, numbers=numbers), False)
+        pane.show(cut(f"reference, {one_line(turn.where)}", max(8, pane.size.width - 2)), [block], [])
+
+    def _tell_aside(self, fit: int, total: int) -> None:
+        """Status bar and inspector."""
+        comparison, status = self.comparison, self.talk.status
+        choice = comparison.columns[comparison.focused]
+        place = f"column {self.at + 1} of {total}" + (
+            f", {self._first + 1} to {self._first + fit} shown" if fit < total else ""
+        )
+        self.told = f"{place}: {one_line(choice.label)}" if self.at < len(comparison.columns) else f"{place}: reference"
+        lines = [Content.styled("Comparison", "bold")]
+        for digit, c in enumerate(self.choices[:10]):
+            held = "" if c.model is None or self.talk.ready(c) else "  (on disk)"
+            lines.append(Content(f"{digit} {one_line(c.label)}{held}"))
+        lines.append(Content(""))
+        if status is not None:
+            lines.append(Content(f"base {one_line(status.base)}, {status.quantization}"))
+            lines.append(Content(f"process {status.pid}, {size(status.bytes_used)}"))
+        values = comparison.sampling.values
+        lines += [Content(f"{name.replace('_', ' ')}: {'as the project says' if v is None else format(v, 'g')}")
+                  for name, v in values.items()]  # fmt: skip
+        self.inspected = Content("\n").join(lines)
+
+    # --- focus
+
+    def on_answer_pane_chosen(self, event: AnswerPane.Chosen) -> None:
+        event.stop()
+        self._go(event.pane.number, focus=False)
+
+    def _go(self, number: int, *, focus: bool = True) -> None:
+        total = len(self.comparison.columns) + bool(self.comparison.turn and self.comparison.turn.reference)
+        number = max(0, min(number, total - 1))
+        if number != self.at:
+            self.at = number
+            self.comparison.focused = min(number, len(self.comparison.columns) - 1)
+            self.changed()
+        if focus:
+            list(self.query(AnswerPane))[self.at].area.focus()
+
+    def on_prompt_box_left(self, event: PromptBox.Left) -> None:
+        event.stop()
+        self._go(self.at)
+
+    def on_key(self, event: events.Key) -> None:
+        self._digit = int(event.key) if event.key.isdecimal() and len(event.key) == 1 else None
+
+    def act_compare_left(self) -> None:
+        self._go(self.at - 1)
+
+    def act_compare_right(self) -> None:
+        self._go(self.at + 1)
+
+    def act_compare_prompt(self) -> None:
+        self.box.focus()
+
+    # --- columns
+
+    def _show(self, choice: Choice) -> None:
+        """The focused column shows another choice; one that is not loaded begins to be."""
+        self._chosen = True
+        self.comparison.show(choice)
+        self.talk.load(choice)
+        self.refresh_digests()
+        self._measure()
+        self.changed()
+
+    async def act_compare_show(self) -> None:
+        digit, self._digit = self._digit, None
+        choices = self.choices
+        if digit is None:
+            await self.act_compare_pick()
+        elif digit < len(choices):
+            self._show(choices[digit])
+        else:
+            raise LookupError(f"there is no adapter {digit}: {self.target} has {len(choices) - 1}")
+
+    def act_compare_next(self) -> None:
+        self._step(1)
+
+    def act_compare_previous(self) -> None:
+        self._step(-1)
+
+    def _step(self, by: int) -> None:
+        self.comparison.step(self.choices, by)
+        self._show(self.comparison.columns[self.comparison.focused])
+
+    async def act_compare_pick(self) -> None:
+        from workbench.modals.pick import Pick
+
+        choices = everything(self.app.snapshot, self.target, self.training)
+        names = [c.name for c in choices]
+        now = self.comparison.columns[self.comparison.focused].name
+        texts = [
+            f"{n if n < 10 else ' '} {c.label}{' (in training)' if c.training else ''}" for n, c in enumerate(choices)
+        ]
+        chosen = await self.app.push_screen_wait(
+            Pick("What does this column show?", texts, names.index(now) if now in names else 0)
+        )
+        if chosen is not None:
+            self._show(choices[chosen])
+
+    def act_compare_swap(self) -> None:
+        self._chosen = True
+        self.comparison.swap()
+        self.changed()
+
+    def act_compare_add(self) -> None:
+        if not self.comparison.add(self.choices):
+            raise LookupError("four columns are the most")
+        self.at = self.comparison.focused
+        self._show(self.comparison.columns[self.at])
+        self._go(self.at)
+
+    def act_compare_remove(self) -> None:
+        if not self.comparison.remove():
+            raise LookupError("this is the last column")
+        self._chosen = True
+        self.at = self.comparison.focused
+        self.changed()
+        self._go(self.at)
+
+    # --- asking
+
+    def ask(self, prompt: str, *, raw: bool, reference: str = "", where: str = "") -> None:
+        """Ask all columns; a session is started where none is there."""
+        if self._editing in self.comparison.turns:
+            del self.comparison.turns[self.comparison.turns.index(self._editing) :]
+        self._editing = None
+        lead = self.comparison.columns[self.comparison.focused].name
+        turn = Turn(prompt, raw, lead, reference=reference, where=where)
+        self.comparison.turns.append(turn)
+        self._put(turn, self.comparison.shown)
+
+    def _put(self, turn: Turn, choices: list[Choice], **more: Any) -> None:
+        self._notice = ""
+        self.talk.ask(turn, choices, **more)
+        if not self.talk.connected:
+            self.wake()
+        self._measure()
+        self.changed()
+
+    def _free(self) -> None:
+        if self.talk.busy:
+            raise LookupError("the answers are still being written: s stops them")
+
+    def _last(self) -> Turn:
+        if self.comparison.turn is None:
+            raise LookupError("nothing was asked yet: i writes a prompt")
+        return self.comparison.turn
+
+    def act_prompt_send(self) -> None:
+        if self.box.text.strip():
+            self._free()
+            self.ask(self.box.take(), raw=self.comparison.sampling.raw)
+
+    def act_compare_again(self) -> None:
+        self._free()
+        turn, all_shown = self._last(), self.comparison.shown
+        missing = [c for c in all_shown if (a := turn.answers.get(c.name)) is None or a.state == "failed"]
+        self._put(turn, missing or all_shown)
+
+    def act_compare_retry(self) -> None:
+        self._free()
+        before = self._seed if self._seed is not None else self.comparison.sampling.seed or 0
+        self._seed = before + 1
+        self._put(self._last(), self.comparison.shown, seed=self._seed)
+        self._notice = f"asked again with seed {self._seed}"
+        self.changed()
+
+    def act_compare_stop(self) -> None:
+        if self.talk.stop():
+            self.changed()
+
+    def act_compare_edit(self) -> None:
+        turn = self._last()
+        self._editing = turn
+        self.box.put(turn.prompt)
+        self.box.focus()
+
+    def act_compare_continue(self) -> None:
+        self._free()
+        turn = self._last()
+        cut_off = [c for c in self.comparison.shown if (a := turn.answers.get(c.name)) is not None and a.can_go_on]
+        if not cut_off:
+            raise LookupError("no answer was cut off: each ended by itself")
+        self._put(turn, cut_off, go_on=True)
+
+    def act_compare_clear(self) -> None:
+        self._free()
+        self.comparison.turns.clear()
+        self._editing = None
+        self.changed()
+
+    # --- rows of the data
+
+    def act_compare_row(self) -> None:
+        self._free()
+        self.step_row(1)
+
+    def act_compare_row_back(self) -> None:
+        self._free()
+        self.step_row(-1)
+
+    def asks_row(self, prompt: str, reference: str, where: str) -> None:
+        self.ask(prompt, raw=True, reference=reference, where=where)
+
+    def row_words(self, words: str) -> None:
+        self._notice = words
+        self.changed()
+
+    # --- how it is shown
+
+    def act_compare_diff(self) -> None:
+        self.mode = "text" if self.mode == "diff" else "diff"
+        self.changed()
+
+    def act_compare_tokens(self) -> None:
+        self.mode = {"tokens": "numbers", "numbers": "text"}.get(self.mode, "tokens")
+        self._measure()
+        self.changed()
+
+    def finished(self) -> None:
+        self._measure()
+
+    def _measure(self) -> None:
+        """Ask for the probabilities that the mode shows, and for those of a reference."""
+        turn = self.comparison.turn
+        if turn is None or self.talk.busy:
+            return
+        models = [BASE_CHOICE, *(c for c in self.comparison.shown if c.model is not None)]
+        if turn.reference:
+            self.talk.score(turn, None, models)
+        if self.mode in ("tokens", "numbers"):
+            for choice in self.comparison.shown:
+                answer = turn.answers.get(choice.name)
+                if answer is not None and answer.over:
+                    self.talk.score(turn, answer, models)
+
+    async def act_compare_settings(self) -> None:
+        from workbench.modals.sampling import SamplingForm
+
+        taken = await self.app.push_screen_wait(SamplingForm(self.comparison.sampling))
+        if taken is not None:
+            self.comparison.sampling, self._seed = taken, None
+            self.changed()
+
+    # --- the session
+
+    def act_compare_session(self) -> None:
+        """Start one, or change to a run that trains meanwhile."""
+        info = self.app.snapshot.projects.get(self.target)
+        trains = [r.label for r in info.runs if r.state == "running"] if info else []
+        if self.link is None:
+            self.prefer = trains[-1] if trains else ""
+            self.wake()
+        elif trains and self.link.label not in trains:
+            self.look(trains[-1])
+        else:
+            raise LookupError(f"{self.link.label} answers already")
+
+    async def act_compare_end_session(self) -> None:
+        from engine import protocol
+        from workbench.modals.confirm import Confirm
+
+        if self.link is None or self.talk.status is None:
+            raise LookupError("there is no session to end")
+        if self.talk.status.run is not None:
+            raise LookupError("this session trains: stop the run first (shift+F5)")
+        if await self.app.push_screen_wait(Confirm(f"End session {self.link.label} and free its memory?", yes="End")):
+            self.link.send(protocol.Shutdown(10**9))
+
+    async def act_app_copy(self) -> None:
+        """The answer of the focused column, or what is selected."""
+        from workbench.commands.system import SystemCommands
+
+        answer = self.comparison.answer(self.comparison.focused)
+        text = self.screen.get_selected_text() or (answer.text if answer is not None else "")
+        if not text:
+            raise LookupError("there is no answer to copy yet")
+        await next(c for c in self.app.commands if isinstance(c, SystemCommands)).copy(text)
+
+
+def _mark(answer: Answer | None) -> tuple:
+    """What the look of an answer depends on."""
+    if answer is None:
+        return (None,)
+    return id(answer), answer.state, len(answer.text), len(answer.tokens), tuple(answer.scores)

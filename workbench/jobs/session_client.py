@@ -1,0 +1,204 @@
+"""The workbench's end of a session: finding one, starting one, and the threads that speak with it.
+
+    find, start             block; called in threads
+    Link.send(request)      from the UI thread; returns at once
+    SessionSaid(link, ...)  what came, at most `POSTS_A_SECOND` messages
+    SessionGone(link, ...)  the connection has ended: the session was stopped, was killed, or failed
+
+A session is a process of its own: it goes on when the workbench ends, and the workbench when it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from textual.message import Message
+
+if TYPE_CHECKING:
+    from engine.client import Client
+    from engine.protocol import AnyReply, Request, StatusOf
+
+POSTS_A_SECOND = 20
+POLL_SECONDS = 0.2
+ANSWER_SECONDS = 30.0
+"""How long a session may take to say how it is: it may be in the middle of a micro-batch."""
+
+
+class SessionSaid(Message):
+    """Replies, in their order."""
+
+    def __init__(self, link: Link, replies: list[AnyReply]) -> None:
+        super().__init__()
+        self.link, self.replies = link, replies
+
+
+class SessionGone(Message):
+    """The session has ended, or can no longer be reached."""
+
+    def __init__(self, link: Link, words: str) -> None:
+        super().__init__()
+        self.link, self.words = link, words
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A session that answers: the folder's label ("starter/0003", "starter/jobs/0002") and what it says of itself."""
+
+    label: str
+    folder: Path
+    client: Client
+    status: StatusOf
+
+
+class Link:
+    """A connection: three threads (one writes, one reads, one posts). Args: post: a widget's `post_message`."""
+
+    def __init__(self, found: Found, post: Callable[[Message], Any]) -> None:
+        self.label, self.folder, self._client, self._post = found.label, found.folder, found.client, post
+        self._out: SimpleQueue[Request | None] = SimpleQueue()
+        self._lock, self._wake = threading.Lock(), threading.Event()
+        self._replies: list[AnyReply] = []
+        self._closed = self._ended = False
+        for work in (self._write, self._read, self._tell):
+            threading.Thread(target=work, name=f"session-{work.__name__.strip('_')}", daemon=True).start()
+
+    def send(self, request: Request) -> None:
+        self._out.put(request)
+
+    def close(self) -> None:
+        """End the connection; what it still says is not told."""
+        self._closed = True
+        self._out.put(None)
+        self._wake.set()
+        self._client.close()
+
+    def _write(self) -> None:
+        from engine.errors import WorkFailed
+
+        with contextlib.suppress(WorkFailed):  # the reader says that it has ended
+            while (request := self._out.get()) is not None:
+                self._client.send(request)
+
+    def _read(self) -> None:
+        for reply in self._client.replies():
+            with self._lock:
+                self._replies.append(reply)
+            self._wake.set()
+        self._ended = True
+        self._out.put(None)
+        self._wake.set()
+
+    def _tell(self) -> None:
+        while not self._closed:
+            self._wake.wait()
+            self._wake.clear()
+            with self._lock:
+                replies, self._replies = self._replies, []
+            if replies and not self._closed:
+                self._post(SessionSaid(self, replies))
+            if self._ended and not self._replies:
+                if not self._closed:
+                    self._client.close()
+                    self._post(SessionGone(self, how_it_ended(self.folder)))
+                return
+            time.sleep(1 / POSTS_A_SECOND)
+
+
+def find(root: Path, project: str, prefer: str = "") -> Found | None:
+    """A session of a project that answers: `prefer` if it does, else a run that trains, else the newest session.
+
+    Args:
+        prefer: label of a run or job.
+    """
+    from engine.errors import EngineError
+    from engine.store import Workspace
+
+    try:
+        folder = Workspace(root).project(project)
+        runs, jobs = folder.runs(), folder.jobs()
+    except EngineError:
+        return None
+    folders = [*reversed(runs), *(j for j in reversed(jobs) if j.ordered()[0] == "session")]
+    for place in sorted(folders, key=lambda f: f.label != prefer):
+        if place.state().state == "running" and (found := connect(place.label, place.path)) is not None:
+            return found
+    return None
+
+
+def connect(label: str, folder: Path) -> Found | None:
+    """The session of a run's or job's folder, None where nobody listens."""
+    from engine import protocol
+    from engine.client import Client
+    from engine.errors import EngineError
+
+    try:
+        asking = Client(folder, timeout=ANSWER_SECONDS)
+        with contextlib.closing(asking):
+            status = asking.ask(protocol.Status(0))[-1]
+        if isinstance(status, protocol.StatusOf):
+            return Found(label, folder, Client(folder), status)
+    except EngineError:
+        pass
+    return None
+
+
+def start(root: Path, project: str, tell: Callable[[str], Any], over: Callable[[], bool]) -> Found:
+    """Start a session, and wait until it answers.
+
+    Args:
+        tell: gets words about how far it is. over: whether nobody waits any more.
+
+    Raises:
+        WorkFailed: it did not start, or ended while it was loading; why, in the engine's words.
+    """
+    from engine.errors import WorkFailed
+    from engine.store import Workspace
+    from workbench.jobs import detach
+
+    begun = time.monotonic()
+    tell("starting a session: it loads its libraries first")
+    label = detach.start(root, project, "session", [])
+    place = Workspace(root).followed(label)
+    while not over():
+        if (found := connect(label, place.path)) is not None:
+            return found
+        if place.state().state != "running":
+            raise WorkFailed(f"the session did not come up: {how_it_ended(place.path)}", where=str(place.log))
+        tell(f"{_stage(place.events)}, {time.monotonic() - begun:.0f} s")
+        time.sleep(POLL_SECONDS)
+    raise WorkFailed("nobody waits for the session any more")
+
+
+def _stage(path: Path) -> str:
+    """What a job is doing, by its event log."""
+    from engine import events
+    from engine.log_ends import LogEnds
+
+    with contextlib.suppress(OSError), LogEnds(path) as log:
+        stage = log.last(events.Stage)
+        if stage is not None:
+            return stage.name
+    return "starting a session"
+
+
+def how_it_ended(folder: Path) -> str:
+    """Why the process of a run or a job no longer answers, in words."""
+    from engine import events
+    from engine.log_ends import LogEnds
+
+    with contextlib.suppress(OSError), LogEnds(folder / "events.jsonl") as log:
+        last = log.last(events.Event)
+        if isinstance(last, events.Failed):
+            return ": ".join(p for p in (last.where, last.problem) if p) + (f" ({last.remedy})" if last.remedy else "")
+        if isinstance(last, events.Finished):
+            return {"idle": "it was idle for long and freed the memory", "done": "it has ended"}.get(
+                last.reason, f"it has ended ({last.reason})"
+            )
+    return "its process is gone without a word: it was killed, or ran out of memory"

@@ -1,0 +1,173 @@
+"""A column of a comparison: its title, what was asked and answered, and the proof of whose answer it is.
+
+The text is a line widget: only the blocks that changed are wrapped again, only the lines in sight are drawn, so that
+four columns stream beside each other. What is shown comes from `models.compare_text`; nothing is known of sessions here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.content import Content
+from textual.geometry import Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+from textual.widgets import Static
+
+from workbench.models.compare_text import Line, Run, wrapped
+
+if TYPE_CHECKING:
+    from workbench.app import WorkbenchApp
+
+LOOKS = ("prompt", "note", "wrong", "differs", "number", "more1", "more2", "more3", "less1", "less2", "less3")
+Block = tuple[Hashable, Callable[[], Sequence[Run]], bool]
+"""A part of the text: what it depends on, what makes it where that has changed, whether a line is free above it."""
+
+
+class AnswerText(ScrollView):
+    """Blocks of text, one below the other; it follows its end until one scrolls up."""
+
+    COMPONENT_CLASSES: ClassVar = {f"answer--{look}" for look in LOOKS}
+    DEFAULT_CSS = """
+    AnswerText { height: 1fr; width: 1fr; background: $background; scrollbar-size: 1 1; overflow-x: hidden; padding: 0 0 0 1; }
+    AnswerText .answer--prompt { color: $text-primary; text-style: bold; }
+    AnswerText .answer--note { color: $text-muted; text-style: italic; }
+    AnswerText .answer--wrong { color: $text-error; }
+    AnswerText .answer--number { color: $text-muted; }
+    AnswerText .answer--differs { background: $accent-muted; text-style: underline; }
+    AnswerText .answer--more1 { color: $text-success; }
+    AnswerText .answer--more2 { color: $text-success; text-style: bold; }
+    AnswerText .answer--more3 { background: $success-muted; text-style: bold underline; }
+    AnswerText .answer--less1 { color: $text-warning; }
+    AnswerText .answer--less2 { color: $text-error; }
+    AnswerText .answer--less3 { background: $error-muted; text-style: italic; }
+    """
+    BINDINGS: ClassVar = [
+        Binding("down,j", "scroll_down", show=False), Binding("up,k", "scroll_up", show=False),
+        Binding("pagedown", "page_down", show=False), Binding("pageup", "page_up", show=False),
+        Binding("home", "scroll_home", show=False), Binding("end,G", "scroll_end", show=False),
+    ]  # fmt: skip
+    can_focus = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._blocks: list[Block] = []
+        self._wrapped: dict[Hashable, list[Line]] = {}
+        self._width = 0
+        self._lines: list[Line] = []
+        self._styles: dict[str, Style] = {}
+
+    def show(self, blocks: list[Block]) -> None:
+        """Show these; those whose key is as before are not made again."""
+        self._blocks = blocks
+        self._lay_out()
+
+    @property
+    def text(self) -> str:
+        """All of it, as it is shown."""
+        return "\n".join("".join(text for text, _ in line) for line in self._lines)
+
+    def _lay_out(self) -> None:
+        width = self.scrollable_content_region.width
+        if width < 1:
+            return
+        if width != self._width:
+            self._width, self._wrapped = width, {}
+        before, self._wrapped = self._wrapped, {}
+        following = self.scroll_offset.y >= self.max_scroll_y
+        lines: list[Line] = []
+        for key, make, apart in self._blocks:
+            if key not in self._wrapped:
+                self._wrapped[key] = before[key] if key in before else wrapped(make(), width)
+            lines += [[], *self._wrapped[key]] if lines and apart else self._wrapped[key]
+        self._lines = lines
+        size = Size(width, len(lines))
+        if size != self.virtual_size:
+            self.virtual_size = size
+            if following:
+                self.scroll_end(animate=False, immediate=True)
+        self.refresh()
+
+    def on_resize(self) -> None:
+        self._lay_out()
+
+    def notify_style_update(self) -> None:
+        super().notify_style_update()
+        self._styles = {}
+
+    def _style(self, look: str) -> Style:
+        if look not in self._styles:
+            base = self.rich_style
+            self._styles[look] = base + self.get_component_rich_style(f"answer--{look}", partial=True) if look else base
+        return self._styles[look]
+
+    def render_line(self, y: int) -> Strip:
+        number, width = y + self.scroll_offset.y, self.scrollable_content_region.width
+        if number >= len(self._lines):
+            return Strip.blank(width, self._style(""))
+        strip = Strip([Segment(text, self._style(look)) for text, look in self._lines[number]])
+        return strip.adjust_cell_length(width, self._style(""))
+
+
+class AnswerPane(Vertical):
+    """Attributes: number: which column it is."""
+
+    DEFAULT_CSS = """
+    AnswerPane { height: 1fr; width: 1fr; border-left: solid $panel-lighten-2; }
+    AnswerPane.-first { border-left: none; }
+    AnswerPane > .title { height: 1; padding: 0 1; background: $panel; color: $text-muted; }
+    AnswerPane.-focused > .title { background: $primary-muted; color: $text; text-style: bold; }
+    AnswerPane > .proof { height: auto; max-height: 3; padding: 0 1; color: $text-muted; background: $surface; display: none; }
+    AnswerPane > .proof.-shown { display: block; }
+    """
+    if TYPE_CHECKING:
+
+        @property
+        def app(self) -> WorkbenchApp: ...
+
+    class Chosen(Message):
+        """The user is in this column now."""
+
+        def __init__(self, pane: AnswerPane) -> None:
+            super().__init__()
+            self.pane = pane
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+        self._told: tuple = ()
+
+    def compose(self) -> ComposeResult:
+        yield Static(classes="title", markup=False)
+        yield AnswerText()
+        yield Static(classes="proof", markup=False)
+
+    @property
+    def area(self) -> AnswerText:
+        return self.query_one(AnswerText)
+
+    def show(self, title: str, blocks: list[Block], proof: Sequence[Run]) -> None:
+        """Show title, text and proof."""
+        told = (title, tuple(proof))
+        if told != self._told:
+            self._told = told
+            self.query_one(".title", Static).update(Content(title))
+            below = self.query_one(".proof", Static)
+            colours = {"wrong": "$text-error", "": "$text"}
+            below.update(Content.assemble(*((text, colours.get(look, "")) for text, look in proof)))
+            below.set_class(bool(proof), "-shown")
+        self.area.show(blocks)
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        self.post_message(self.Chosen(self))
+
+    def on_click(self) -> None:
+        self.area.focus()
