@@ -2,8 +2,9 @@
 
 A batch is one row of T tokens; `segments` says how many belong to each example. The implementation is registered with
 transformers under the name "varlen", so that every architecture that uses its attention interface gains it; the
-segment lengths travel as a keyword argument of the forward pass. `proof` shows for each loaded model that examples do
-not see each other, and falls back to padded rows where they do.
+segment lengths travel as a keyword argument of the forward pass. On a GPU one FlashAttention kernel takes all segments (Dao
+2023, arXiv:2307.08691); elsewhere segments of nearly equal length share a batched product. `proof` shows for each loaded
+model that examples do not see each other, and falls back to padded rows where they do.
 """
 
 from __future__ import annotations
@@ -120,6 +121,8 @@ def varlen_attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
     if (windows := _windows.get()) is not None and sliding_window is not None:
         windows.attended.add(sliding_window)
+    if softcap is None and _takes_flash(query):
+        return _flash(query, key, value, segments, dropout, scaling, sliding_window), None
     pieces: list[torch.Tensor] = []
     order: list[tuple[int, int]] = []
     parts = [_split(x, segments) for x in (query, key, value)]
@@ -137,6 +140,48 @@ def varlen_attention(
         order += group
     places = sorted(range(len(order)), key=lambda i: order[i][0])
     return torch.cat([pieces[i] for i in places], dim=1).transpose(0, 1).unsqueeze(0), None
+
+
+def _takes_flash(query: torch.Tensor) -> bool:
+    """Whether torch's own FlashAttention computes this: 16 bits, whole eights up to 256 wide, an Ampere GPU or newer."""
+    width = query.shape[-1]
+    if query.device.type != "cuda" or query.dtype not in (torch.bfloat16, torch.float16) or width % 8 or width > 256:
+        return False
+    return _has_flash(query.device)
+
+
+@lru_cache
+def _has_flash(device: torch.device) -> bool:
+    return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _flash(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    segments: tuple[int, ...],
+    dropout: float,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    """All segments in one kernel, which shares key-value heads itself: (1, T, heads, head width).
+
+    The operator is the one under `torch.nn.attention.varlen`, whose own signature changes from version to version.
+    """
+    ends, longest = _boundaries(segments, query.device), max(segments)
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    left = -1 if window is None or window >= longest else window - 1
+    out = torch.ops.aten._flash_attention_forward(
+        q, k, v, ends, ends, longest, longest, dropout, True, False,
+        scale=scaling, window_size_left=left, window_size_right=0,
+    )[0]  # fmt: skip
+    return out.unsqueeze(0)
+
+
+@lru_cache(maxsize=4)
+def _boundaries(segments: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """Where segments begin, and the end of the last: (segments + 1,) int32, made once for all layers of a batch."""
+    return torch.tensor([0, *itertools.accumulate(segments)], dtype=torch.int32, device=device)
 
 
 def _split(x: torch.Tensor, segments: tuple[int, ...]) -> dict[int, torch.Tensor]:

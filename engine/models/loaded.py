@@ -94,6 +94,12 @@ class Loaded:
         """The output embeddings alone."""
         return self.causal.get_output_embeddings()(hidden)
 
+    def head_matrix(self) -> torch.Tensor | None:
+        """The output embeddings' weight, (vocabulary, width), where they are a frozen matrix and nothing more."""
+        layer = self.causal.get_output_embeddings()
+        plain = type(layer) is nn.Linear and layer.bias is None and not layer.weight.requires_grad
+        return layer.weight if plain else None
+
     def scaled_head(self, hidden: torch.Tensor) -> torch.Tensor:
         """The head with the scalings that some families put around it (Gemma 2, Granite, Cohere, Falcon-H1)."""
         config = self.causal.config.get_text_config()

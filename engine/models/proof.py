@@ -57,7 +57,8 @@ def _hidden(loaded: Loaded, documents: list[np.ndarray]) -> torch.Tensor:
 def _head(loaded: Loaded, ids: np.ndarray, hidden: torch.Tensor) -> Head:
     """The one of the known heads that is nearest to the model's logits."""
     logits = loaded.causal(input_ids=torch.from_numpy(ids)[None].to(loaded.device), use_cache=False).logits[0]
-    heads = [Head(project, logits.shape[-1]) for project in (loaded.plain_head, loaded.scaled_head)]
+    plain = Head(loaded.plain_head, logits.shape[-1], loaded.head_matrix)
+    heads = [plain, Head(loaded.scaled_head, logits.shape[-1])]
     errors = [_error(head(hidden), logits) for head in heads]
     if min(errors) > _tolerance(loaded):
         raise _unsupported(loaded, "its logits are not a function of its last hidden states that is known here")

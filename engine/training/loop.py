@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from engine.errors import InputError, WorkFailed
 from engine.events import Emit
 from engine.models import loss, memory
 from engine.models.loaded import Loaded
+from engine.models.products import Products
 from engine.tables import Project
 from engine.tokens.examples import Example, collate, split_by_tokens
 from engine.training import checkpoint, lora, optimizer, order
@@ -66,6 +68,7 @@ class Training:
         self.micro_tokens = self.train.micro_batch_tokens
         self.progress.made_from = self.made_from
         self._said = time.monotonic()
+        self.products = Products(self.loaded, lora.NAME) if self.loaded.device.type == "cuda" else nullcontext()
         self._prepare()
 
     def _prepare(self) -> None:
@@ -174,11 +177,12 @@ class Training:
     def _backward(self, examples: list[Example], denominator: float) -> torch.Tensor:
         """Add a micro-batch's gradient; its share of the step's loss, still on the device."""
         batch, device = collate(examples), self.loaded.device
-        hidden = self.loaded.hidden(batch)
         targets, weights = torch.from_numpy(batch.targets).to(device), torch.from_numpy(batch.weights).to(device)
-        share = loss.summed(hidden, targets, weights, self.loaded.head) / (denominator or 1.0)
-        if share.requires_grad:  # not where only the head is trained, and nothing here is supervised
-            share.backward()
+        with self.products:
+            hidden = self.loaded.hidden(batch)
+            share = loss.summed(hidden, targets, weights, self.loaded.head) / (denominator or 1.0)
+            if share.requires_grad:  # not where only the head is trained, and nothing here is supervised
+                share.backward()
         return share.detach()
 
     def _tick(self, step: int, done: int, total: int) -> None:

@@ -1,0 +1,124 @@
+"""A frozen linear layer and its adapter as one step of the backward pass: no copy of the input, no sum kept.
+
+    out = x W' + s (x A') B'          kept for the backward pass: x (as the next layer's, too) and x A', r wide
+
+PEFT computes the same as five operations: it copies x to fp32 and keeps the copy, multiplies in fp32, and adds in a
+tensor of its own. Here A and B stay fp32 where they are trained and are cast once a micro-batch to what the base
+computes in, as autocast would at every use; products add up in fp32, and the gradients of A and B are fp32.
+
+Comes from: a `Loaded` in training. Goes to: `training.loop`, around a micro-batch's forward and backward pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine.models.loaded import Loaded
+
+
+class Products:
+    """While in the block, the layers of an adapter that this can compute do so; the others are PEFT's.
+
+    A layer with dropout, DoRA, a bias in its adapter, int8 weights or a module of its own kind is PEFT's.
+
+    Args:
+        loaded: with the adapter `name` attached and active.
+    """
+
+    def __init__(self, loaded: Loaded, name: str) -> None:
+        self._layers: list[tuple[Any, _Layer]] = []
+        for module in loaded.causal.modules():
+            if _is_plain(module, name):
+                a, b = module.lora_A[name].weight, module.lora_B[name].weight
+                thin = (torch.empty_like(a, dtype=loaded.dtype), torch.empty_like(b, dtype=loaded.dtype))
+                self._layers.append((module, _Layer(module.base_layer, a, b, *thin, module.scaling[name])))
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __enter__(self) -> Products:
+        layers = [layer for _, layer in self._layers]
+        if layers:
+            with torch.no_grad():
+                thin = [x for layer in layers for x in (layer.thin_a, layer.thin_b)]
+                torch._foreach_copy_(thin, [x for layer in layers for x in (layer.a, layer.b)])
+        for module, layer in self._layers:
+            vars(module)["forward"] = layer
+        return self
+
+    def __exit__(self, *how: object) -> None:
+        for module, _ in self._layers:
+            vars(module).pop("forward", None)
+
+
+def _is_plain(module: nn.Module, name: str) -> bool:
+    """Whether PEFT would compute no more than base_layer(x) + scaling * B A x, with a base this knows the weight of."""
+    from bitsandbytes.nn import Linear4bit
+    from peft.tuners.lora import LoraLayer
+
+    if not isinstance(module, LoraLayer) or name not in module.lora_A or name in module.lora_variant:
+        return False
+    base: Any = module.base_layer
+    if type(base) is not nn.Linear and not isinstance(base, Linear4bit):
+        return False
+    plain = isinstance(module.lora_dropout[name], nn.Identity) and module.lora_B[name].bias is None
+    return plain and module.active_adapters == [name] and not module.merged
+
+
+class _Layer:
+    """The forward pass of one layer; `thin_a` and `thin_b` are A and B in the dtype of the base."""
+
+    __slots__ = ("a", "b", "base", "scaling", "thin_a", "thin_b")
+
+    def __init__(
+        self, base: Any, a: nn.Parameter, b: nn.Parameter, thin_a: torch.Tensor, thin_b: torch.Tensor, scaling: float
+    ) -> None:
+        self.base, self.a, self.b, self.thin_a, self.thin_b, self.scaling = base, a, b, thin_a, thin_b, scaling
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., in) -> (..., out)."""
+        return _Product.apply(x, self.a, self.b, self)  # type: ignore[return-value]
+
+    def weight(self, dtype: torch.dtype) -> torch.Tensor:
+        """The frozen weight, (out, in)."""
+        weight = self.base.weight
+        state = getattr(weight, "quant_state", None)
+        if state is not None:
+            from bitsandbytes.functional import dequantize_4bit
+
+            weight = dequantize_4bit(weight.data, state)
+        return weight.to(dtype)
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, layer: _Layer) -> torch.Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        out, down = layer.base(flat), flat @ layer.thin_a.T
+        out.addmm_(down, layer.thin_b.T, alpha=layer.scaling)
+        ctx.save_for_backward(flat, down)
+        ctx.layer, ctx.shape = layer, x.shape
+        return out.view(*x.shape[:-1], out.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, upward: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor, None]:  # type: ignore[override]
+        flat, down = ctx.saved_tensors
+        layer: _Layer = ctx.layer
+        upward = upward.reshape(-1, upward.shape[-1])
+        up = (upward @ layer.thin_b) * layer.scaling
+        gradient_a, gradient_b = _in_fp32(up.T, flat), _in_fp32(upward.T, down).mul_(layer.scaling)
+        gradient = None
+        if ctx.needs_input_grad[0]:
+            gradient = upward @ layer.weight(upward.dtype)
+            gradient = gradient.addmm_(up, layer.thin_a).view(ctx.shape)
+        return gradient, gradient_a, gradient_b, None
+
+
+def _in_fp32(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """left @ right, rounded to nothing less than fp32 where the device offers that."""
+    if left.is_cuda and left.dtype != torch.float32:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return (left @ right).float()

@@ -1,0 +1,167 @@
+"""What a GPU computes in fewer operations is what the plain operations say: adapters, loss, norms, lanes, attention.
+
+Nothing here needs a GPU: the same code runs on the CPU, where it is not used of itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engine.generation.decoding import inference
+from engine.models import loss, norms
+from engine.models.lanes import lanes
+from engine.models.loaded import Loaded
+from engine.models.products import Products
+from engine.tokens.examples import collate
+from engine.training import lora
+from tests.engine.test_together import PROMPT, with_adapters
+from tests.engine.tiny import FAMILIES, tiny_model
+from tests.engine.training import examples_of, gradient_of, project_of, relative, shake
+
+
+def gradient(loaded: Loaded, products: Products | None = None) -> tuple[float, torch.Tensor]:
+    torch.manual_seed(0)  # for the dropout of a base that has some
+    batch = collate(examples_of(5))
+    with products or torch.enable_grad():
+        hidden = loaded.hidden(batch)
+        targets, weights = torch.from_numpy(batch.targets), torch.from_numpy(batch.weights)
+        share = loss.summed(hidden, targets, weights, loaded.head)
+        share.backward()
+    return float(share.detach()), gradient_of(loaded)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_product_gives_loss_and_gradient_of_pefts_five(
+    load: Callable[..., Loaded], family: str, quantization: str, checkpointing: bool
+) -> None:
+    loaded = load(family, quantization=quantization, dtype="float32")
+    lora.attach(loaded, project_of(lora_r=4).lora, "base", None, 0)
+    shake(loaded)
+    if checkpointing:
+        loaded.recompute_activations()
+    expected_loss, expected = gradient(loaded)
+    products = Products(loaded, lora.NAME)
+    assert len(products) == (
+        0 if family == "gpt2" and quantization == "none" else sum(".lora_A." in n for n, _ in loaded.parameters())
+    )
+    found_loss, found = gradient(loaded, products)
+    assert found_loss == pytest.approx(expected_loss, rel=1e-5)
+    assert relative(found, expected) < 1e-5
+    again_loss, again = gradient(loaded)
+    assert again_loss == expected_loss and torch.equal(again, expected)  # nothing of it is left
+
+
+def test_in_16_bits_it_is_as_near_to_fp32_as_pefts(load: Callable[..., Loaded]) -> None:
+    loaded = load("llama", dtype="bfloat16")
+    lora.attach(loaded, project_of(lora_r=4).lora, "base", None, 0)
+    shake(loaded)
+    _, plain = gradient(loaded)
+    _, ours = gradient(loaded, Products(loaded, lora.NAME))
+    whole = load("llama", dtype="float32")
+    lora.attach(whole, project_of(lora_r=4).lora, "base", None, 0)
+    shake(whole)
+    _, exact = gradient(whole)
+    assert relative(ours, exact) < 1.3 * relative(plain, exact)
+    assert ours.dtype == torch.float32
+
+
+@pytest.mark.parametrize("extra", [{"lora_dropout": 0.3}, {"lora_dora": True}])
+def test_what_it_does_not_know_is_left_to_peft(load: Callable[..., Loaded], extra: dict[str, Any]) -> None:
+    loaded = load("llama")
+    lora.attach(loaded, project_of(**extra).lora, "base", None, 0)
+    assert len(Products(loaded, lora.NAME)) == 0
+
+
+@pytest.mark.parametrize("vocabulary", [7, 400])
+def test_a_gradient_taken_with_the_logits_is_the_one_of_cross_entropy(
+    vocabulary: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss, "CHUNK_ELEMENTS", vocabulary * 5)
+    draw = torch.Generator().manual_seed(0)
+    matrix = torch.randn(vocabulary, 16, generator=draw)
+    hidden = torch.randn(23, 16, generator=draw).requires_grad_()
+    targets, weights = torch.randint(vocabulary, (23,), generator=draw), torch.rand(23, generator=draw)
+    weights[::3] = 0.0
+    taken: list[int] = []
+
+    def frozen() -> torch.Tensor:
+        taken.append(1)
+        return matrix
+
+    heads = [loss.Head(lambda h: h @ matrix.T, vocabulary, m) for m in (frozen, lambda: None)]
+    found = []
+    for head in heads:
+        value = loss.summed(hidden, targets, weights, head)
+        value.backward()
+        assert hidden.grad is not None
+        found.append((float(value.detach()), hidden.grad))
+        hidden.grad = None
+    assert taken
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    assert relative(found[0][1], found[1][1]) < 1e-6
+
+
+def test_a_trained_or_adapted_head_is_no_matrix(load: Callable[..., Loaded]) -> None:
+    loaded = load("llama")
+    assert loaded.head_matrix() is not None
+    lora.attach(loaded, project_of(lora_target_modules=["lm_head", "q_proj"]).lora, "base", None, 0)
+    assert loaded.head_matrix() is None
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_norms_in_one_kernel_are_those_of_the_model_or_are_left_alone(family: str) -> None:
+    model = tiny_model(family)
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.2)
+    ids = torch.tensor([PROMPT])
+    expected = model(input_ids=ids).logits
+    fused = norms.fuse(model)
+    assert bool(fused) == (family in ("llama", "qwen2", "qwen3", "mistral", "phi3"))
+    found = model(input_ids=ids).logits
+    assert relative(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("order", [[None, "a", "b", "c"], ["a", "a", "b"], [None, None, "c"], ["a", None, "b"]])
+def test_lanes_in_one_product_are_those_of_each_adapter(tmp_path: Path, order: list[str | None]) -> None:
+    configs = {"a": {}, "b": {"lora_alpha": 32}, "c": {"target_modules": ["q_proj"]}}
+    loaded = with_adapters(tmp_path, "llama", configs)
+    ids = torch.tensor([PROMPT] * len(order))
+    found = []
+    for stacked in (False, True):
+        with inference(loaded), lanes(loaded) as assigned:
+            assigned.stacked = stacked
+            assigned.assign(order)
+            found.append(loaded.decoder(input_ids=ids, use_cache=False).last_hidden_state)
+            stacks = [assigned.stack(layer, torch.float32) for layer in list(assigned._stacks)]
+        assert any(s is not None for s in stacks) == (stacked and order != ["a", None, "b"])
+    assert relative(found[1], found[0]) < 1e-5
+
+
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@cuda
+@pytest.mark.parametrize("window", [None, 4])
+def test_one_kernel_over_all_segments_is_attention_in_each(window: int | None) -> None:
+    from engine.models.attention import varlen_attention
+
+    draw = torch.Generator("cuda").manual_seed(0)
+    q = torch.randn(1, 8, 40, 64, generator=draw, device="cuda")
+    k, v = (torch.randn(1, 2, 40, 64, generator=draw, device="cuda") for _ in range(2))
+    results = []
+    for dtype in (torch.float32, torch.bfloat16):
+        inputs = [x.to(dtype).requires_grad_() for x in (q, k, v)]
+        out, _ = varlen_attention(torch.nn.Module(), *inputs, None, sliding_window=window, segments=(9, 1, 17, 13))
+        out.square().sum().backward()
+        results.append([out.float(), *(x.grad.float() for x in inputs if x.grad is not None)])
+    for exact, found in zip(*results, strict=True):
+        assert relative(found, exact) < 2e-2
