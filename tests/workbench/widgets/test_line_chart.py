@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 from textual.app import App, ComposeResult
+from textual.pilot import Pilot
 
 from workbench.models.series import Series
 from workbench.widgets.line_chart import Curve, LineChart
@@ -52,11 +53,20 @@ def falling(count: int) -> Series:
     return series([2.0 / (1 + i / 50) for i in range(count)])
 
 
+async def drawn(pilot: Pilot[None]) -> None:
+    """Until the curves, which are handed over after the first refresh, are on the screen."""
+    app = pilot.app
+    assert isinstance(app, Screen)
+    while app.chart.curves is not app.curves:
+        await pilot.pause(0.01)
+    await pilot.pause()
+
+
 @pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 50), (30, 8)])
 async def test_axes_and_newest_value(size: tuple[int, int]) -> None:
     app = Screen([Curve(falling(100))])
     async with app.run_test(size=size) as pilot:
-        await pilot.pause()
+        await drawn(pilot)
         lines = app.text.split("\n")
         assert len(lines) == size[1]
         assert all(len(line) <= size[0] for line in lines)
@@ -69,7 +79,7 @@ async def test_axes_and_newest_value(size: tuple[int, int]) -> None:
 async def test_several_curves_are_told_apart_without_colour() -> None:
     app = Screen([Curve(falling(100), "demo/0001"), Curve(series([1.0] * 100), "[red]x[/]\x1b[31m")])
     async with app.run_test(size=(100, 20)) as pilot:
-        await pilot.pause()
+        await drawn(pilot)
         assert "a demo/0001 0.6711" in app.text
         assert "b [red]x[/]\\x1b[31m 1" in app.text
         body = "\n".join(app.text.split("\n")[1:-1])
@@ -79,7 +89,7 @@ async def test_several_curves_are_told_apart_without_colour() -> None:
 async def test_ascii_uses_nothing_else() -> None:
     app = Screen([Curve(falling(60), "x"), Curve(series([1.0, math.nan, 0.5]), "y")], ascii=True)
     async with app.run_test(size=(80, 20)) as pilot:
-        await pilot.pause()
+        await drawn(pilot)
         app.chart.cursor = 3
         app.chart.smoothing = 0.9
         await pilot.pause()
@@ -91,7 +101,7 @@ async def test_the_cursor_reads_exact_values() -> None:
     y = [1 + i * 0.123456789 for i in range(1000)]
     app = Screen([Curve(series(y), "a"), Curve(series([5.0], first=501), "b")])
     async with app.run_test(size=(90, 20)) as pilot:
-        await pilot.pause()
+        await drawn(pilot)
         app.chart.focus()
         await pilot.press("G")
         assert app.chart.cursor == 1000
@@ -110,7 +120,7 @@ async def test_the_cursor_reads_exact_values() -> None:
 async def test_zooming_reaches_single_steps_and_comes_back() -> None:
     app = Screen([Curve(falling(1000))])
     async with app.run_test(size=(90, 20)) as pilot:
-        await pilot.pause()
+        await drawn(pilot)
         app.chart.focus()
         await pilot.press("g", "right", "right", "right")
         assert app.chart.cursor is not None
@@ -131,7 +141,7 @@ async def test_zooming_reaches_single_steps_and_comes_back() -> None:
 async def test_log_axis_and_smoothing() -> None:
     app = Screen([Curve(series([10.0 ** (-i % 5) for i in range(200)]))])
     async with app.run_test(size=(90, 30)) as pilot:
-        await pilot.pause()
+        await drawn(pilot)
         app.chart.focus()
         await pilot.press("a")
         assert "nats/token, log" in app.text
@@ -145,7 +155,7 @@ async def test_log_axis_and_smoothing() -> None:
         assert "smoothed 0.6" in app.text
     app = Screen([Curve(series([-1.0, -2.0]))])
     async with app.run_test(size=(90, 30)) as pilot:
-        await pilot.pause()
+        await drawn(pilot)
         app.chart.focus()
         await pilot.press("a")
         assert "nothing above zero" in app.text
@@ -160,7 +170,7 @@ async def test_log_axis_and_smoothing() -> None:
 async def test_unusual_curves(y: list[float], said: str) -> None:
     app = Screen([Curve(series(y))])
     async with app.run_test(size=(80, 12)) as pilot:
-        await pilot.pause()
+        await drawn(pilot)
         for key in ("tab", "G", "h", "plus", "a", "e", "a", "minus", "0", "escape"):
             await pilot.press(key)
         assert said in app.text
@@ -172,7 +182,7 @@ async def test_a_redraw_of_many_points_is_cheap_and_sends_only_what_changed() ->
     curve = falling(100_000)
     app = Screen([Curve(curve)])
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.pause()
+        await drawn(pilot)
         begun = time.perf_counter()
         for _ in range(5):
             app.chart.redraw()
