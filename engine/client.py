@@ -69,7 +69,7 @@ class Client:
         for reply in self.replies():
             if reply.id == request.id:
                 found.append(reply)
-                if isinstance(reply, protocol.Done | protocol.Refused | protocol.StatusOf | protocol.Scores):
+                if isinstance(reply, protocol.ENDS):
                     return found
         raise WorkFailed("the session has ended")
 

@@ -27,9 +27,15 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def stop_requests() -> Iterator[StopRequest]:
-    """While in the block the first signal only sets the flag; a second one raises KeyboardInterrupt."""
-    request = StopRequest()
+def stop_requests(request: StopRequest | None = None) -> Iterator[StopRequest]:
+    """While in the block the first signal only sets the flag; a second one raises KeyboardInterrupt.
+
+    Blocks may stand in each other: the signal is for the innermost.
+
+    Args:
+        request: what is to be set; by default a new one.
+    """
+    request = StopRequest() if request is None else request
     if threading.current_thread() is not threading.main_thread():
         yield request
         return

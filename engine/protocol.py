@@ -1,8 +1,9 @@
 """What a session and its clients say to each other: newline-delimited JSON over a Unix socket, typed, with ids.
 
-A request carries an `id` that its replies repeat. Every request is ended by exactly one `done`, `status`, `scores` or
-`refused`; `generate` streams `text` and one `answered` a column before its `done`. Unknown fields are ignored; an
-unknown, malformed or oversized request is refused and changes nothing. No torch: both sides import this.
+A request carries an `id` that its replies repeat. Every request is ended by exactly one of `ENDS`; `generate` streams
+`text` and one `answered` a column before its `done`, `evaluate` says `progress` and `measured` before its `evaluated`.
+Unknown fields are ignored; an unknown, malformed or oversized request is refused and changes nothing. No torch: both
+sides import this.
 
     -> {"op": "generate", "id": 7, "columns": [{"model": null, "messages": [...]}, {"model": "starter-0003", ...}]}
     <- {"kind": "text", "id": 7, "column": 0, "text": "Anna has", "tokens": [["Anna", -0.1], [" has", -0.02]]}
@@ -12,7 +13,7 @@ unknown, malformed or oversized request is refused and changes nothing. No torch
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -52,7 +53,11 @@ class Status(Request, tag="status"):
 
 
 class Load(Request, tag="load"):
-    """Attach a stored adapter: a folder in PEFT layout (a run's adapter, a checkpoint's)."""
+    """Attach a stored adapter: a folder in PEFT layout (a run's adapter, a checkpoint's).
+
+    Where memory is short, or more are loaded than a session keeps, those not asked for longest are taken off:
+    `done.dropped` names them.
+    """
 
     name: str
     path: str
@@ -90,15 +95,41 @@ class Score(Request, tag="score"):
     answer: str
 
 
+class Train(Request, tag="train"):
+    """Train the session's project with the base that is loaded; prompts are answered meanwhile. Ended by `begun`.
+
+    How it goes on is in the run's event log, as of any run. It ends by itself or by `stop`, whoever is connected; then
+    the session goes on, and the trained adapter is loaded under the run's name.
+
+    Attributes:
+        overrides: "table.key=value", for this run. resume: number of a run of this project that is to go on.
+    """
+
+    overrides: list[str] = []
+    resume: int | None = None
+
+
 class Stop(Request, tag="stop"):
     """Stop the training of this session: it finishes its step and saves."""
+
+
+class Evaluate(Request, tag="evaluate"):
+    """Measure loaded models on the project's rows, as `loraworkbench eval` does. Ended by `evaluated`, or by `done` when
+    it was cancelled (or its client is gone); then nothing is written.
+
+    Attributes:
+        models: None is the base, against which the others are tested. splits: of "train" and "test"; empty: all.
+    """
+
+    models: list[str | None]
+    splits: list[str] = []
 
 
 class Shutdown(Request, tag="shutdown"):
     """End the session, where it trains nothing."""
 
 
-AnyRequest = Status | Load | Unload | Generate | Cancel | Score | Stop | Shutdown
+AnyRequest = Status | Load | Unload | Generate | Cancel | Score | Train | Stop | Evaluate | Shutdown
 
 
 class Reply(msgspec.Struct, tag_field="kind"):
@@ -114,9 +145,10 @@ class Refused(Reply, tag="refused"):
 
 
 class Done(Reply, tag="done"):
-    """The request has been carried out (`cancelled`: until it was told to end)."""
+    """The request has been carried out (`cancelled`: until it was told to end). dropped: see `Load`."""
 
     cancelled: bool = False
+    dropped: list[str] = []
 
 
 class Loaded(msgspec.Struct):
@@ -129,7 +161,14 @@ class Loaded(msgspec.Struct):
 
 
 class StatusOf(Reply, tag="status"):
-    """Attributes: run, step: of the training that goes on, or None. bytes_used: memory, see `Step.memory_bytes`."""
+    """What a session is and does.
+
+    Attributes:
+        run: the name under which the adapter in training is asked; run, step, steps: None where nothing is trained.
+        evaluating: the models that an evaluation under way measures, None where there is none.
+        bytes_used: memory, see `events.Step.memory_bytes`.
+        trains: whether it takes `train` and `evaluate` (the process of a single training does not).
+    """
 
     version: int
     pid: int
@@ -142,6 +181,8 @@ class StatusOf(Reply, tag="status"):
     step: int | None = None
     steps: int | None = None
     bytes_used: int = 0
+    evaluating: list[str | None] | None = None
+    trains: bool = False
 
 
 class Text(Reply, tag="text"):
@@ -181,7 +222,45 @@ class Scores(Reply, tag="scores"):
     logprobs: list[list[float]]
 
 
-AnyReply = Refused | Done | StatusOf | Text | Answered | Scores
+class Begun(Reply, tag="begun"):
+    """A training has its run and begins. Attributes: run: name of its adapter here. path: the run's folder."""
+
+    run: str
+    label: str
+    path: str
+
+
+class Progress(Reply, tag="progress"):
+    """How far an evaluation is; see `events.Stage`. A slow client gets the newest only."""
+
+    name: str
+    done: float
+    total: float | None = None
+    unit: str = ""
+
+
+class Measured(Reply, tag="measured"):
+    """One model on one split; see `events.Scored`. perplexity None: too large for a number."""
+
+    model: str
+    split: str
+    scope: str
+    nll: float
+    tokens: int
+    perplexity: float | None = None
+    exact_match: float | None = None
+
+
+class Evaluated(Reply, tag="evaluated"):
+    """The evaluation is written. Attributes: path: of its file. rows: as there, one a model, split and scope."""
+
+    path: str
+    rows: list[dict[str, Any]]
+
+
+AnyReply = Refused | Done | StatusOf | Text | Answered | Scores | Begun | Progress | Measured | Evaluated
+ENDS = (Refused, Done, StatusOf, Scores, Begun, Evaluated)
+"""What ends a request."""
 
 _requests = msgspec.json.Decoder(AnyRequest)
 _replies = msgspec.json.Decoder(AnyReply)

@@ -45,6 +45,7 @@ def job(
 
     The traceback of a failure goes to the run's log, never to the user's screen; so does what libraries print.
     """
+    from engine.models import memory
     from engine.models.loading import device_name, versions
 
     begun = time.monotonic()
@@ -69,7 +70,10 @@ def job(
         raise
     except BaseException as error:
         trace = _store_trace(run) if run else None
-        if isinstance(error, EngineError):
+        if memory.is_fatal(error):
+            remedy = memory.FATAL_REMEDY
+            emit(events.Failed(problem=f"{memory.FATAL} ({_first_line(error)})", remedy=remedy, trace=trace))
+        elif isinstance(error, EngineError):
             emit(events.Failed(problem=error.problem, where=error.where, remedy=error.remedy, trace=trace))
         else:
             problem = (
@@ -78,6 +82,10 @@ def job(
             emit(events.Failed(problem=problem, trace=trace))
         raise
     emit(events.Finished(reason=ending.reason, seconds=time.monotonic() - begun))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]
 
 
 @contextlib.contextmanager

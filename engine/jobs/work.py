@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from engine import events, spec
 from engine.control import StopRequest
@@ -39,8 +39,25 @@ def new_run(folder: ProjectFolder, project: Project) -> Run:
     return run
 
 
-def train(folder: ProjectFolder, run: Run, project: Project, emit: Emit, stop: StopRequest) -> TrainResult:
+class Beside(Protocol):
+    """The process around a training: whose base it is, and who asks it something between its micro-batches."""
+
+    def base(self) -> Any:
+        """The `Loaded` to train on, without adapters."""
+        ...
+
+    def prompts(self, training: Any, template: Any) -> contextlib.AbstractContextManager[Callable[[], None]]:
+        """While in the block the adapter is in training; gives what to call between micro-batches."""
+        ...
+
+
+def train(
+    folder: ProjectFolder, run: Run, project: Project, emit: Emit, stop: StopRequest, beside: Beside | None = None
+) -> TrainResult:
     """Train the run's adapter, from its newest checkpoint where it has one.
+
+    Args:
+        beside: a session that has the base loaded; None: this process is for this training alone.
 
     Raises:
         Stopped: a stop was asked for; the checkpoint is written.
@@ -53,10 +70,11 @@ def train(folder: ProjectFolder, run: Run, project: Project, emit: Emit, stop: S
     from engine.training.loop import Training
 
     workspace = Workspace(folder.workspace)
+    beside = beside or _Alone(run, project, workspace, emit)
     location, tokenizer = tokenizer_of(project, workspace)
     data = dataset.load(project, workspace, tokenizer, emit)
     dataset.store_ledger(run.path / "ledger.json", data)
-    loaded = load_base(project, workspace, emit)
+    loaded = beside.base()
     initial = lora.attach(loaded, project.lora, location, project.model.revision, project.train.seed)
     made_from = record.write_run_json(run, project, data, location)
     unseen = data.test.examples if data.test else []
@@ -83,7 +101,7 @@ def train(folder: ProjectFolder, run: Run, project: Project, emit: Emit, stop: S
     done = training.resume()
     if done:
         emit(events.Note(text=f"going on after step {done} of {training.steps}"))
-    with _prompts_beside(run, loaded, project, data.template, training, emit) as between:
+    with beside.prompts(training, data.template) as between:
         reason = training.run(between)
     if reason == "stopped":
         raise Stopped(
@@ -97,25 +115,36 @@ def train(folder: ProjectFolder, run: Run, project: Project, emit: Emit, stop: S
     return TrainResult(reason, training.progress.step, run.adapter, best)
 
 
-@contextlib.contextmanager
-def _prompts_beside(
-    run: Run, loaded: Any, project: Project, template: Any, training: Any, emit: Emit
-) -> Iterator[Callable[[], None]]:
-    """What to call between micro-batches so that clients are answered from the weights of that moment.
+class _Alone:
+    """A process for one training, with a socket of its own."""
 
-    A training is not given up because nobody can listen to it: then that is said, and nothing is called.
-    """
-    from engine.session.hosting import hosted
+    def __init__(self, run: Run, project: Project, workspace: Workspace, emit: Emit) -> None:
+        self.run, self.project, self.workspace, self.emit = run, project, workspace, emit
 
-    name = run.label.replace("/", "-")
-    with contextlib.ExitStack() as stack:
-        try:
-            owner = stack.enter_context(hosted(run.path, loaded, project, template, run.label, training, name))
-        except WorkFailed as error:
-            emit(events.Note(text=f"no prompts while this trains: {error.problem} ({error.where})", level="warning"))
-            yield lambda: None
-        else:
-            yield owner.serve
+    def base(self) -> Any:
+        return load_base(self.project, self.workspace, self.emit)
+
+    @contextlib.contextmanager
+    def prompts(self, training: Any, template: Any) -> Iterator[Callable[[], None]]:
+        """A training is not given up because nobody can listen to it: then that is said, and nothing is called."""
+        from engine.session.hosting import hosted
+
+        run, name = self.run, name_of(self.run)
+        with contextlib.ExitStack() as stack:
+            try:
+                hosting = hosted(run.path, training.loaded, self.project, template, run.label, training, name)
+                owner = stack.enter_context(hosting)
+            except WorkFailed as error:
+                problem = f"no prompts while this trains: {error.problem} ({error.where})"
+                self.emit(events.Note(text=problem, level="warning"))
+                yield lambda: None
+            else:
+                yield owner.serve
+
+
+def name_of(run: Run) -> str:
+    """What a run's adapter is called where it is loaded: "starter-0003"."""
+    return run.label.replace("/", "-")
 
 
 def load_base(project: Project, workspace: Workspace, emit: Emit) -> Any:
@@ -187,14 +216,14 @@ def adapter_of(workspace: Workspace, project: ProjectFolder, name: str | None) -
     if name is None:
         for run in reversed(project.runs()):
             if (run.adapter / "adapter_config.json").is_file():
-                return run.label.replace("/", "-"), run.adapter
+                return name_of(run), run.adapter
         remedy = f"`loraworkbench train {project.name}` makes one"
         raise InputError("this project has no adapter yet", where=str(project.path), remedy=remedy)
     path = Path(name)
     if (path / "adapter_config.json").is_file():
         parent = path.resolve().parent
-        return (Run(parent).label.replace("/", "-") if parent.name.isdigit() else path.resolve().name), path.resolve()
+        return (name_of(Run(parent)) if parent.name.isdigit() else path.resolve().name), path.resolve()
     run = project.run(name) if name.isdigit() else workspace.run(name)
     if not (run.adapter / "adapter_config.json").is_file():
         raise InputError(f"run {run.label} has no adapter ({run.state().state})", where=str(run.path))
-    return run.label.replace("/", "-"), run.adapter
+    return name_of(run), run.adapter

@@ -1,4 +1,4 @@
-"""Memory: how much is used, whether an error means that there was too little, and giving it back."""
+"""Memory: how much is used, giving it back, and whether an error means that there was too little or that all is lost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,29 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text)
+    return isinstance(error, RuntimeError) and any(words in text for words in _TOO_LITTLE)
+
+
+_TOO_LITTLE = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+_BROKEN = ("CUBLAS_STATUS_EXECUTION_FAILED", "CUBLAS_STATUS_INTERNAL_ERROR", "CUBLAS_STATUS_MAPPING_ERROR")
+FATAL = "the GPU failed: this process can compute nothing more"
+FATAL_REMEDY = (
+    "start it again (a training goes on from its checkpoint with --resume); `loraworkbench doctor` looks at the GPU"
+)
+
+
+def is_fatal(error: BaseException) -> bool:
+    """Whether an error means that the device does nothing more for this process.
+
+    After an illegal access, a failed assertion or a lost device every further call of CUDA fails, too (CUDA runtime API,
+    "sticky" errors). A cuBLAS error about its arguments, or one of memory, is none of these.
+    """
+    text = str(error)
+    if not isinstance(error, RuntimeError) or is_out_of_memory(error):
+        return False
+    if "CUBLAS_STATUS_" in text:
+        return any(words in text for words in _BROKEN)
+    return isinstance(error, torch.AcceleratorError) or "CUDA error" in text
 
 
 def attempt(work: Callable[[], T]) -> T | None:

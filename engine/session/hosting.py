@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from engine.addresses import socket_of
 from engine.models.loaded import Loaded
-from engine.session.owner import Owner
+from engine.session.owner import Owner, Workroom
 from engine.session.server import Server
+from engine.session.shelf import MOST
 from engine.tables import Project
 from engine.tokens.prompts import Template
 
@@ -33,26 +34,46 @@ def hosted(
     label: str,
     training: Training | None = None,
     run: str = "",
+    workroom: Workroom | None = None,
+    most: int = MOST,
 ) -> Iterator[Owner]:
     """While in the block clients can connect; what they ask is carried out when the owner serves.
 
     Raises:
         WorkFailed: the socket cannot be made.
     """
-    owner = Owner(loaded, project, template, label, training, run)
+    owner = Owner(loaded, project, template, label, training, run, workroom, most)
+    with listening(folder, owner):
+        yield owner
+
+
+@contextlib.contextmanager
+def listening(folder: Path, owner: Owner) -> Iterator[None]:
+    """While in the block clients of `folder` reach the owner.
+
+    Raises:
+        WorkFailed: the socket cannot be made.
+    """
     server = Server(socket_of(folder), owner.take)
     server.start()
     try:
-        yield owner
+        yield
     finally:
         server.close()
 
 
 def serve_alone(owner: Owner, stop: Callable[[], bool], idle_seconds: float) -> str:
-    """Serve until told to end, stopped, or not asked anything for `idle_seconds` (0: for ever); returns the reason."""
+    """Serve until told to end, stopped, or not asked anything for `idle_seconds` (0: for ever); returns the reason.
+
+    To ask for the status alone, as those do who watch, keeps no session awake; a training or an evaluation does.
+    """
     while not owner.over and not stop():
         if owner.wait(POLL_SECONDS):
             owner.serve()
+        if owner.work is not None:
+            work, owner.work = owner.work, None
+            work()
+            owner.last_asked = time.monotonic()
         elif idle_seconds and time.monotonic() - owner.last_asked > idle_seconds:
             return "idle"
     return "stopped" if stop() else "done"

@@ -1,7 +1,8 @@
 """The sockets of a session: a thread that reads requests and writes replies, and never makes the model wait.
 
-A client that reads slowly gets its text in larger pieces: what waits for it is merged by column, and a client for which
-more than `MOST_WAITING` bytes wait is dropped. Requests become tickets; `take` gets them, from this thread.
+A client that reads slowly gets its text in larger pieces, what waits for it being merged by column, and of progress the
+newest only; a client for which more than `MOST_WAITING` bytes wait is dropped. Requests become tickets; `take` gets
+them, from this thread.
 """
 
 from __future__ import annotations
@@ -69,6 +70,12 @@ class Client:
                 self._waiting.append(message)
             self._size += len(message.text) + 48 * len(message.tokens)
         else:
+            if isinstance(message, protocol.Progress):
+                old = len(self._waiting)
+                self._waiting = [
+                    m for m in self._waiting if not (isinstance(m, protocol.Progress) and m.id == message.id)
+                ]
+                self._size -= 256 * (old - len(self._waiting))
             self._waiting.append(message)
             self._size += 256
         if self._size > MOST_WAITING:

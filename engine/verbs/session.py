@@ -1,4 +1,4 @@
-"""`loraworkbench session`: hold a project's base, and answer prompts of any number of clients."""
+"""`loraworkbench session`: hold a project's base; answer prompts, train and measure for any number of clients."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ def run(
             return start_job(workspace, folder, "session", order, console)
         number = int(folder.new_job("session", order).path.name)
     from engine.jobs.job import job, tell
+    from engine.jobs.workroom import Workroom
     from engine.session.hosting import hosted, serve_alone
     from engine.tokens import prompts
 
@@ -52,7 +53,8 @@ def run(
     with place.lock(), stop_requests() as stop, job("session", folder.name, emit, place) as ending:
         loaded = work.load_base(project, workspace, emit)
         template = prompts.template_for(project.data, loaded.tokenizer)
-        with hosted(place.path, loaded, project, template, folder.name) as owner:
+        room = Workroom(folder, overrides, emit, stop)
+        with hosted(place.path, loaded, project, template, folder.name, workroom=room) as owner:
             for name, path in chosen.items():
                 owner.load(name, Path(path))
             emit(events.Note(text=f"listening: base and {len(chosen)} adapters"))

@@ -19,6 +19,8 @@ HEAVY = {"torch", "transformers", "peft", "datasets", "bitsandbytes", "accelerat
 LIGHT = ["rows", "tokens", "evaluation.metrics", "evaluation.results", "merging.companions", "training.order"]
 LIGHT += ["jobs", "verbs", "__main__"]
 """What a command line starts with, besides the modules at the top. A package stands for all its modules."""
+NOT_LIGHT = ["jobs.workroom"]
+"""But not these, which a verb imports when it works."""
 
 
 def modules() -> dict[str, Path]:
@@ -34,7 +36,8 @@ def free() -> list[str]:
 
 def light() -> list[str]:
     """The modules that LIGHT names, singly or by their package."""
-    return [m for m in modules() if any(m == name or m.startswith(f"{name}.") for name in LIGHT)]
+    named = (m for m in modules() if any(m == name or m.startswith(f"{name}.") for name in LIGHT))
+    return [m for m in named if m not in NOT_LIGHT]
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -73,7 +76,7 @@ def test_the_light_part_uses_nothing_heavy_at_its_top() -> None:
 
 
 def test_what_is_said_to_be_light_exists() -> None:
-    assert set(LIGHT) <= set(modules())
+    assert set(LIGHT) | set(NOT_LIGHT) <= set(modules())
 
 
 IMPORT = """

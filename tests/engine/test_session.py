@@ -109,7 +109,7 @@ def test_columns_stream_and_each_says_what_its_model_says_alone(session, stored:
             len(p.tokens) for p in pieces
         )
         assert answer.changed == (name is not None) and (answer.kl > 0) == (name is not None)
-        assert answer.sha256 == (owner.attached[name].sha256 if name else "")
+        assert answer.sha256 == (owner.shelf.stored[name].sha256 if name else "")
     (status,) = client.ask(Status(client.next_id()))
     assert isinstance(status, StatusOf) and [a.name for a in status.adapters] == ["a", "b", "dora"]
     assert "DoRA" in str(status.adapters[2].alone) and status.adapters[0].alone is None
