@@ -103,3 +103,12 @@ def test_widths_that_are_no_multiple_of_64(tmp_path: Path, width: int, inner: in
     assert len(complete(loaded, [e.prompt_ids for e in examples], Settings(4))) == 4
     assert torch.equal(gradient(training), before)
     assert training.run() == "done"
+
+
+def test_nothing_but_the_adapter_is_upcast(load: Callable[..., Loaded], tmp_path: Path) -> None:
+    """Embeddings and head of a large vocabulary in fp32 would be gigabytes (`prepare_model_for_kbit_training`)."""
+    loaded = load("llama", quantization="nf4", dtype="bfloat16")
+    training_of(loaded, project_of(steps=1), examples_of(2), tmp_path)
+    held = {n: p for n, p in loaded.causal.named_parameters() if not p.requires_grad}
+    assert {p.dtype for p in held.values()} == {torch.bfloat16, torch.uint8}
+    assert any("embed_tokens" in n for n in held) and any("norm" in n for n in held)
