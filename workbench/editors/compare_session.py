@@ -29,7 +29,8 @@ class SessionTalk(_Base):
 
     Attributes:
         talk: what is asked and answered. link: the connection, None while there is none.
-        words: how it stands with the session, "" where it answers. lost: those words are about a session that ended.
+        words: how it stands with the session, "" where it answers. lost: those words are about a session that failed.
+        starting: a session is being started.
     """
 
     class Looked(Message):
@@ -61,7 +62,7 @@ class SessionTalk(_Base):
         self.talk = Talk(comparison)
         self.link: Link | None = None
         self.words, self.lost, self.prefer = "", False, ""
-        self._looking = self._starting = self._over = False
+        self._looking = self.starting = self._over = False
         self._known: dict = {}
 
     def changed(self) -> None:
@@ -74,7 +75,7 @@ class SessionTalk(_Base):
 
     def look(self, prefer: str = "") -> None:
         """Look for a session in a thread, and connect to it."""
-        if self._looking or self._starting:
+        if self._looking or self.starting:
             return
         self._looking, root, project = True, self.app.root, self.target
         self.prefer = prefer or self.prefer
@@ -86,9 +87,9 @@ class SessionTalk(_Base):
 
     def wake(self) -> None:
         """Start a session where none is there or being started."""
-        if self._starting or self.link is not None:
+        if self.starting or self.link is not None:
             return
-        self._starting, self.lost, root, project = True, False, self.app.root, self.target
+        self.starting, self.lost, root, project = True, False, self.app.root, self.target
         wanted = self.prefer
         self.words = "looking for a session"
 
@@ -112,13 +113,13 @@ class SessionTalk(_Base):
 
     def on_session_talk_starting(self, event: Starting) -> None:
         event.stop()
-        if self._starting:
+        if self.starting:
             self.words = event.words
             self.changed()
 
     def on_session_talk_looked(self, event: Looked) -> None:
         event.stop()
-        started, self._looking, self._starting = self._starting, False, False
+        started, self._looking, self.starting = self.starting, False, False
         if event.found is not None:
             self._join(event.found)
         elif event.problem:
@@ -170,9 +171,9 @@ class SessionTalk(_Base):
         if event.link is not self.link:
             return
         trained = self.talk.status is not None and self.talk.status.run is not None
-        what = f"{event.link.label} no longer answers" if not trained else f"run {event.link.label} has ended"
+        what = f"run {event.link.label} has ended" if trained else f"session {event.link.label} has ended"
         self.link = None
-        self.words, self.lost = f"{what}: {one_line(event.words)}", True
+        self.words, self.lost = f"{what}: {one_line(event.words)}", not event.orderly
         self.prefer = ""
         self.talk.lost(self.words)
         self.app.watch_workspace.now()

@@ -11,28 +11,25 @@ from typing import Any, ClassVar
 from textual import events
 from textual.app import ComposeResult
 from textual.containers import Horizontal
-from textual.content import Content
 from textual.widgets import Static
 
-from engine.text import cut, one_line, size
 from workbench import actions
 from workbench.editors.base import Editor
+from workbench.editors.compare_keep import Keeping
 from workbench.editors.compare_rows import RowPrompts
 from workbench.editors.compare_session import SessionTalk
-from workbench.models import compare_text as shown
-from workbench.models.compare import BASE_CHOICE, Answer, Choice, Comparison, Turn, digits, everything, run_name
+from workbench.models import compare
+from workbench.models.compare import BASE_CHOICE, MOST_COLUMNS, Choice, Comparison, Turn
 from workbench.models.workspace import Snapshot
-from workbench.widgets.answer_pane import AnswerPane, Block
+from workbench.widgets.answer_pane import AnswerPane
 from workbench.widgets.prompt_box import PromptBox
 
-NARROWEST = 30
-"""Cells of a column; where there is less room, the columns around the focused one are shown."""
 TICK_SECONDS = 1.0
 
 
-class CompareView(RowPrompts, SessionTalk, Editor):
-    """Attributes: comparison: columns, turns, settings. mode: of `compare_text.MODES`. at: the pane in focus (the one
-    behind the last column is the reference's)."""
+class CompareView(RowPrompts, Keeping, Editor):
+    """What one sees of it is in `compare_shown`, what is kept in `compare_keep`, the session in `compare_session`, rows of
+    the data in `compare_rows`."""
 
     HELP = (
         "Every column shows what one model says: the base, an adapter, a checkpoint, or the adapter that is being "
@@ -53,14 +50,12 @@ class CompareView(RowPrompts, SessionTalk, Editor):
 
     def __init__(self, uri: str) -> None:
         super().__init__(uri)
-        self.comparison = Comparison()
-        self.mode, self.at, self._first = "text", 0, 0
         self._digit: int | None = None
         self._editing: Turn | None = None
         self._seed: int | None = None
         self._chosen = False
-        self._notice = ""
-        self.begin(self.comparison)
+        self._lived: list[str] = []
+        self.begin_shown(Comparison())
         self.begin_rows()
 
     def compose(self) -> ComposeResult:
@@ -92,16 +87,19 @@ class CompareView(RowPrompts, SessionTalk, Editor):
         self.box.focus()
 
     def reveal(self, place: Any) -> None:
-        """A run's label: its adapter, or the one it trains, in the last column, and its session where it trains."""
-        if isinstance(place, str):
-            choices = everything(self.app.snapshot, self.target, self.training)
-            found = next((c for c in choices if c.name == run_name(place)), None)
-            if found is not None and found not in self.comparison.columns:
-                self.comparison.columns[-1] = found
-                self.refresh_digests()
-            self._chosen = found is not None
-            self.look(place)
-            self.changed()
+        """Show runs beside the base: labels ("starter/0003", "starter/0003/adapter", "starter/0003/40" for the checkpoint
+        of step 40), one or several; the session of the first one answers where it trains."""
+        wanted = [place] if isinstance(place, str) else list(place)
+        by_name = {c.name: c for c in compare.everything(self.app.snapshot, self.target, self.training)}
+        found = [by_name[name] for name in map(_name_at, wanted) if name in by_name]
+        if found:
+            self._chosen = True
+            self.comparison.columns = [BASE_CHOICE, *found[: MOST_COLUMNS - 1]]
+            self.comparison.focused = self.at = min(self.at, len(self.comparison.columns) - 1)
+            self.refresh_digests()
+        if wanted:
+            self.look("/".join(wanted[0].split("/")[:2]))
+        self.changed()
 
     @property
     def box(self) -> PromptBox:
@@ -110,17 +108,21 @@ class CompareView(RowPrompts, SessionTalk, Editor):
     @property
     def choices(self) -> list[Choice]:
         """What the digits mean."""
-        return digits(self.app.snapshot, self.target, self.training)
+        return compare.digits(self.app.snapshot, self.target, self.training)
 
     # --- what changes by itself
 
     def _snapshot(self, snapshot: Snapshot) -> None:
+        self.comparison.renew(compare.everything(snapshot, self.target, self.training))
         self._choose_columns()
+        if (living := self._living()) != self._lived:  # a training began or ended in the session that we speak with
+            self._lived = living
+            self.talk.ask_status()
         self.changed()
 
     def _choose_columns(self) -> None:
         """Base and the newest adapter, until the user has chosen."""
-        if not self._chosen and len(choices := self.choices) > 1:
+        if not self._chosen and not self.comparison.turns and len(choices := self.choices) > 1:
             self.comparison.columns[-1] = choices[1]
             self.refresh_digests()
 
@@ -130,7 +132,7 @@ class CompareView(RowPrompts, SessionTalk, Editor):
         if self.link is not None:
             if self.talk.status is not None and self.talk.status.run is not None:
                 self.talk.ask_status()  # the step; a session that trains nothing is left to be idle
-        elif not self.lost and self._living():
+        elif self._living():
             self.look()
 
     def _living(self) -> list[str]:
@@ -143,128 +145,6 @@ class CompareView(RowPrompts, SessionTalk, Editor):
 
     def on_session_talk_looked(self, event: SessionTalk.Looked) -> None:
         self._choose_columns()
-
-    # --- drawing
-
-    def changed(self) -> None:
-        if not self.is_mounted or not self.size.width:
-            return
-        self._head()
-        panes, columns = list(self.query(AnswerPane)), self.comparison.columns
-        turn = self.comparison.turn
-        total = len(columns) + bool(turn is not None and turn.reference)
-        fit = max(1, min(total, self.size.width // NARROWEST))
-        self.at = min(self.at, total - 1)
-        self._first = max(0, min(self._first, total - fit, self.at), self.at - fit + 1)
-        for number, pane in enumerate(panes):
-            pane.display = self._first <= number < self._first + fit
-            pane.set_class(number == self._first, "-first")
-            pane.set_class(number == self.at, "-focused")
-            if pane.display:
-                if number < len(columns):
-                    self._column(pane, number)
-                elif turn is not None:
-                    self._reference(pane, turn)
-        self._tell_aside(fit, total)
-
-    def _head(self) -> None:
-        status, ascii = self.talk.status, self.app.ascii
-        words, wrong = self.words, self.lost
-        if self.lost:
-            words += "; S starts a session" if "S start" not in words else ""
-        elif self.link is not None and status is not None:
-            words = f"{self.link.label}: {status.base}, {status.quantization}"
-            if status.run is not None:
-                words += f", trains, step {status.step or 0:,} of {status.steps or 0:,}"
-            elif status.bytes_used:
-                words += f", {size(status.bytes_used)}"
-        elif not words:
-            words = "no session yet: a prompt starts one (S, too); it loads the base once for all columns"
-        if self._notice or self.talk.problem:
-            words, wrong = self._notice or self.talk.problem, wrong
-        modes = "" if self.mode == "text" else f"{self.mode}: {shown.MODES[self.mode]}"
-        dot = " - " if ascii else " · "
-        line = dot.join(p for p in (one_line(words), self.comparison.sampling.words, modes) if p)
-        head = self.query_one("#head", Static)
-        head.update(Content(line))
-        head.set_class(wrong, "-wrong")
-
-    def _column(self, pane: AnswerPane, number: int) -> None:
-        choice, comparison, ascii = self.comparison.columns[number], self.comparison, self.app.ascii
-        answer, rival = comparison.answer(number), self._rival(choice)
-        held = self.talk.held(choice)
-        names = [c.name for c in self.choices]
-        digit = str(names.index(choice.name)) if choice.name in names[:10] else "-"
-        title = shown.title(digit, choice, held, answer, self._state(choice), max(8, pane.size.width - 2))
-        blocks: list[Block] = []
-        other = self._neighbour(number)
-        for turn in comparison.turns:
-            last = turn is comparison.turn
-            mine, theirs = turn.answers.get(choice.name), turn.answers.get(other.name) if other else None
-            mode = self.mode if last or self.mode == "diff" else "text"
-            key = (id(turn), choice.name, mode, ascii, *_mark(mine), *(_mark(theirs) if mode == "diff" else ()), rival)
-            blocks.append(((id(turn), "prompt"), lambda turn=turn: shown.prompt_runs(turn, ascii), True))
-            blocks.append((key, lambda a=mine, t=theirs, mode=mode: shown.answer_runs(a, mode, t, rival, ascii), False))
-        if not blocks:
-            blocks.append(("empty", lambda: [("Write a prompt below; Enter asks all columns at once.", "note")], False))
-        pane.show(title, blocks, shown.proof(answer, ascii))
-
-    def _state(self, choice: Choice) -> str:
-        """Words for a column's title."""
-        if self.talk.loading(choice):
-            return "loading"
-        held = self.talk.held(choice)
-        if held is None:
-            return "" if choice.name == BASE_CHOICE.name or not self.talk.connected else "not loaded"
-        words = []
-        if held.training:
-            step = self.talk.status.step if self.talk.status is not None else None
-            words.append(f"training, step {step or 0:,}")
-        if held.alone:
-            words.append(f"answers after the others: {cut(one_line(held.alone), 40)}")
-        return ", ".join(words)
-
-    def _rival(self, choice: Choice) -> str:
-        """The model whose probabilities stand beside a choice's own: base, or for base the next one shown."""
-        if choice.model is not None:
-            return BASE_CHOICE.name
-        return next((c.name for c in self.comparison.shown if c.model is not None), BASE_CHOICE.name)
-
-    def _neighbour(self, number: int) -> Choice | None:
-        """The column that another is compared with word by word: the first one, or for that the second."""
-        columns = self.comparison.columns
-        return columns[0] if number else columns[1] if len(columns) > 1 else None
-
-    def _reference(self, pane: AnswerPane, turn: Turn) -> None:
-        focused = self.comparison.columns[self.comparison.focused]
-        adapter = focused if focused.model is not None else next(
-            (c for c in self.comparison.shown if c.model is not None), BASE_CHOICE
-        )  # fmt: skip
-        ascii, numbers = self.app.ascii, self.mode == "numbers"
-        key = ("reference", id(turn), adapter.name, numbers, ascii, tuple(turn.reference_scores))
-        block: Block = (key, lambda: shown.reference_runs(turn, adapter.name, ascii, numbers=numbers), False)
-        pane.show(cut(f"reference, {one_line(turn.where)}", max(8, pane.size.width - 2)), [block], [])
-
-    def _tell_aside(self, fit: int, total: int) -> None:
-        """Status bar and inspector."""
-        comparison, status = self.comparison, self.talk.status
-        choice = comparison.columns[comparison.focused]
-        place = f"column {self.at + 1} of {total}" + (
-            f", {self._first + 1} to {self._first + fit} shown" if fit < total else ""
-        )
-        self.told = f"{place}: {one_line(choice.label)}" if self.at < len(comparison.columns) else f"{place}: reference"
-        lines = [Content.styled("Comparison", "bold")]
-        for digit, c in enumerate(self.choices[:10]):
-            held = "" if c.model is None or self.talk.ready(c) else "  (on disk)"
-            lines.append(Content(f"{digit} {one_line(c.label)}{held}"))
-        lines.append(Content(""))
-        if status is not None:
-            lines.append(Content(f"base {one_line(status.base)}, {status.quantization}"))
-            lines.append(Content(f"process {status.pid}, {size(status.bytes_used)}"))
-        values = comparison.sampling.values
-        lines += [Content(f"{name.replace('_', ' ')}: {'as the project says' if v is None else format(v, 'g')}")
-                  for name, v in values.items()]  # fmt: skip
-        self.inspected = Content("\n").join(lines)
 
     # --- focus
 
@@ -332,7 +212,7 @@ class CompareView(RowPrompts, SessionTalk, Editor):
     async def act_compare_pick(self) -> None:
         from workbench.modals.pick import Pick
 
-        choices = everything(self.app.snapshot, self.target, self.training)
+        choices = compare.everything(self.app.snapshot, self.target, self.training)
         names = [c.name for c in choices]
         now = self.comparison.columns[self.comparison.focused].name
         texts = [
@@ -377,8 +257,10 @@ class CompareView(RowPrompts, SessionTalk, Editor):
         self._put(turn, self.comparison.shown)
 
     def _put(self, turn: Turn, choices: list[Choice], **more: Any) -> None:
-        self._notice = ""
+        self.notice = ""
         self.talk.ask(turn, choices, **more)
+        for pane in self.query(AnswerPane):
+            pane.area.follow()
         if not self.talk.connected:
             self.wake()
         self._measure()
@@ -409,18 +291,21 @@ class CompareView(RowPrompts, SessionTalk, Editor):
         before = self._seed if self._seed is not None else self.comparison.sampling.seed or 0
         self._seed = before + 1
         self._put(self._last(), self.comparison.shown, seed=self._seed)
-        self._notice = f"asked again with seed {self._seed}"
+        self.notice = f"asked again with seed {self._seed}"
         self.changed()
 
     def act_compare_stop(self) -> None:
         if self.talk.stop():
             self.changed()
 
+    def take_prompt(self, prompt: str) -> None:
+        self.box.put(prompt)
+        self.box.focus()
+
     def act_compare_edit(self) -> None:
         turn = self._last()
         self._editing = turn
-        self.box.put(turn.prompt)
-        self.box.focus()
+        self.take_prompt(turn.prompt)
 
     def act_compare_continue(self) -> None:
         self._free()
@@ -450,7 +335,7 @@ class CompareView(RowPrompts, SessionTalk, Editor):
         self.ask(prompt, raw=True, reference=reference, where=where)
 
     def row_words(self, words: str) -> None:
-        self._notice = words
+        self.notice = words
         self.changed()
 
     # --- how it is shown
@@ -463,9 +348,12 @@ class CompareView(RowPrompts, SessionTalk, Editor):
         self.mode = {"tokens": "numbers", "numbers": "text"}.get(self.mode, "tokens")
         self._measure()
         self.changed()
+        for pane in self.query(AnswerPane):
+            pane.area.top()
 
     def finished(self) -> None:
         self._measure()
+        self.keep()
 
     def _measure(self) -> None:
         """Ask for the probabilities that the mode shows, and for those of a reference."""
@@ -488,6 +376,13 @@ class CompareView(RowPrompts, SessionTalk, Editor):
         if taken is not None:
             self.comparison.sampling, self._seed = taken, None
             self.changed()
+
+    def act_compare_samples(self) -> None:
+        """The answers to the watch prompts, of the run of the focused column."""
+        label = self.comparison.columns[self.comparison.focused].label.split(" ")[0]
+        if self.app.snapshot.run(label) is None:
+            raise LookupError("base was not trained: choose an adapter in this column")
+        self.app.open(f"run:{label}", place="samples")
 
     # --- the session
 
@@ -525,8 +420,7 @@ class CompareView(RowPrompts, SessionTalk, Editor):
         await next(c for c in self.app.commands if isinstance(c, SystemCommands)).copy(text)
 
 
-def _mark(answer: Answer | None) -> tuple:
-    """What the look of an answer depends on."""
-    if answer is None:
-        return (None,)
-    return id(answer), answer.state, len(answer.text), len(answer.tokens), tuple(answer.scores)
+def _name_at(place: str) -> str:
+    """The name of the choice that a place in the explorer stands for."""
+    project, number, *rest = place.split("/")
+    return compare.run_name(f"{project}/{number}") + (f"-step-{rest[0]}" if rest and rest[0].isdecimal() else "")

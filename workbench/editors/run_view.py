@@ -222,8 +222,10 @@ class RunView(Finding, Editor):
             self.query_one(f"#{page}").focus()
 
     def reveal(self, place: Any) -> None:
-        """A step: the cursor of the charts goes there."""
-        if isinstance(place, int | float):
+        """A page's name, or a step: the cursor of the charts goes there."""
+        if isinstance(place, str) and place in PAGES:
+            self.page(place)
+        elif isinstance(place, int | float):
             self.page("charts")
             self.query_one(RunCharts).put(place)
 
@@ -281,6 +283,9 @@ class RunView(Finding, Editor):
     @property
     def state(self) -> str:
         return self._model.state if self._model is not None else "empty"
+
+    def act_compare_open(self) -> None:
+        self.app.open(f"compare:{self.project}", place=self.label)
 
     async def act_run_stop(self) -> None:
         await runs(self.app).stop(self.label)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 POSTS_A_SECOND = 20
 POLL_SECONDS = 0.2
+END_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 """How long a session may take to say how it is: it may be in the middle of a micro-batch."""
 
@@ -40,11 +41,11 @@ class SessionSaid(Message):
 
 
 class SessionGone(Message):
-    """The session has ended, or can no longer be reached."""
+    """The session has ended, or can no longer be reached. `orderly`: it was told to end, or was done."""
 
-    def __init__(self, link: Link, words: str) -> None:
+    def __init__(self, link: Link, words: str, orderly: bool) -> None:
         super().__init__()
-        self.link, self.words = link, words
+        self.link, self.words, self.orderly = link, words, orderly
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class Link:
             if self._ended and not self._replies:
                 if not self._closed:
                     self._client.close()
-                    self._post(SessionGone(self, how_it_ended(self.folder)))
+                    self._post(SessionGone(self, *how_it_ended(self.folder)))
                 return
             time.sleep(1 / POSTS_A_SECOND)
 
@@ -170,7 +171,7 @@ def start(root: Path, project: str, tell: Callable[[str], Any], over: Callable[[
         if (found := connect(label, place.path)) is not None:
             return found
         if place.state().state != "running":
-            raise WorkFailed(f"the session did not come up: {how_it_ended(place.path)}", where=str(place.log))
+            raise WorkFailed(f"the session did not come up: {how_it_ended(place.path)[0]}", where=str(place.log))
         tell(f"{_stage(place.events)}, {time.monotonic() - begun:.0f} s")
         time.sleep(POLL_SECONDS)
     raise WorkFailed("nobody waits for the session any more")
@@ -188,17 +189,24 @@ def _stage(path: Path) -> str:
     return "starting a session"
 
 
-def how_it_ended(folder: Path) -> str:
-    """Why the process of a run or a job no longer answers, in words."""
+def how_it_ended(folder: Path, patience: float = END_SECONDS) -> tuple[str, bool]:
+    """Why the process of a run or a job no longer answers, in words, and whether that is in order.
+
+    Its socket closes a moment before its last event: that is waited for.
+    """
     from engine import events
+    from engine.folders import JobFolder
     from engine.log_ends import LogEnds
 
+    until = time.monotonic() + patience
+    while JobFolder(folder).state().state == "running" and time.monotonic() < until:
+        time.sleep(POLL_SECONDS)
     with contextlib.suppress(OSError), LogEnds(folder / "events.jsonl") as log:
         last = log.last(events.Event)
         if isinstance(last, events.Failed):
-            return ": ".join(p for p in (last.where, last.problem) if p) + (f" ({last.remedy})" if last.remedy else "")
+            said = ": ".join(p for p in (last.where, last.problem) if p)
+            return said + (f" ({last.remedy})" if last.remedy else ""), False
         if isinstance(last, events.Finished):
-            return {"idle": "it was idle for long and freed the memory", "done": "it has ended"}.get(
-                last.reason, f"it has ended ({last.reason})"
-            )
-    return "its process is gone without a word: it was killed, or ran out of memory"
+            words = {"idle": "it was idle for long and has freed its memory", "done": "it is done"}
+            return words.get(last.reason, f"it was {last.reason}"), True
+    return "its process is gone without a word: it was killed, or memory ran out", False

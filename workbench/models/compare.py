@@ -136,8 +136,10 @@ class Turn:
     where: str = ""
     reference_tokens: list[str] = field(default_factory=list)
     reference_scores: dict[str, list[float]] = field(default_factory=dict)
+    seed: int | None = None
+    """That it was asked with last, where it is not that of the settings."""
     kept_as: str = ""
-    """Under which number the transcripts have it, "" where they do not."""
+    """What of it the transcripts have, "" where they have nothing."""
 
 
 HISTORIES = {
@@ -212,6 +214,11 @@ class Comparison:
         names = [c.name for c in among]
         now = self.columns[self.focused].name
         self.show(among[(names.index(now) + by) % len(names)] if now in names else among[0])
+
+    def renew(self, among: list[Choice]) -> None:
+        """What a column shows may have become something else of the same name: a training has ended, or begun."""
+        by_name = {c.name: c for c in among}
+        self.columns = [by_name.get(c.name, c) for c in self.columns]
 
     def swap(self) -> None:
         """The focused column and its right neighbour (the last one: its left) change places."""

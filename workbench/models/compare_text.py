@@ -168,7 +168,7 @@ def token_runs(answer: Answer, rival: str, *, numbers: bool, ascii: bool) -> lis
         rows = list(zip(answer.scored, own, theirs, strict=False))
     if not numbers:
         return [(text, look_of(mine, other)) for text, mine, other in rows]
-    head = f"{'here':>7} {cut(one_line(rival), 8):>8} {'nats':>6}  token\n"
+    head = f"{'here':>7} {cut(short_name(rival), 8):>8} {'nats':>6}  token\n"
     return [(head, "note"), *(run for row in rows for run in _number_line(*row, ascii))]
 
 
@@ -177,6 +177,12 @@ def _number_line(text: str, mine: float, other: float, ascii: bool) -> list[Run]
     change = f"{mine - other:+.2f}" if known else "-"
     figures = f"{percent(mine):>7} {percent(other) if known else '-':>8} {change:>6}  "
     return [(figures, "number"), (visible(text, ascii) + "\n", look_of(mine, other))]
+
+
+def short_name(name: str) -> str:
+    """ "starter-0002" -> "0002", "starter-0002-step-40" -> "0002@40"; other names as they are."""
+    found = re.fullmatch(r".+?-(\d+)(?:-step-(\d+))?", name)
+    return one_line(name) if found is None else found[1] + (f"@{found[2]}" if found[2] else "")
 
 
 def visible(text: str, ascii: bool) -> str:
@@ -214,7 +220,10 @@ def reference_runs(turn: Turn, name: str, ascii: bool, *, numbers: bool) -> list
     runs: list[Run] = []
     if numbers:
         runs.append(
-            (f"{'base':>7} {cut(one_line(name), 8) if compared else '':>8} {'change':>6}  nats of each token\n", "note")
+            (
+                f"{'base':>7} {cut(short_name(name), 8) if compared else '':>8} {'change':>6}  nats of each token\n",
+                "note",
+            )
         )
         for at, text in enumerate(turn.reference_tokens[: len(base)]):
             own = f"{-compared[at]:.2f}" if compared else ""
@@ -258,10 +267,10 @@ def proof(answer: Answer | None, ascii: bool) -> list[Run]:
     else:
         name = one_line(said.model) + (f" {said.sha256[:8]}" if said.sha256 else "")
         if said.step is not None:
-            name += f", in training at step {said.step:,}"
+            name += f" at step {said.step:,}"
         runs.append((name, ""))
         if said.changed:
-            far = f": logits differ from base by up to {said.largest_logit_difference:.3g}, KL {said.kl:.3g} nats"
+            far = f", from base: logits up to {said.largest_logit_difference:.3g}, KL {said.kl:.3g} nats"
             runs.append((far, ""))
         else:
             runs.append((": this adapter changed nothing", "wrong"))

@@ -126,6 +126,7 @@ class Talk:
     def ask(self, turn: Turn, choices: Sequence[Choice], *, seed: int | None = None, go_on: bool = False) -> None:
         """Ask these choices for their answers to `turn`; what they said before is replaced, or gone on from."""
         question = Question(turn, list(dict.fromkeys(choices)), seed)
+        turn.seed = seed
         for choice in question.choices:
             before = turn.answers.get(choice.name)
             fresh = Answer(choice)

@@ -148,6 +148,17 @@ class Explorer(Tree[Node]):
     def chosen(self) -> Node | None:
         return self.cursor_node.data if self.cursor_node else None
 
+    def act_compare_open(self) -> None:
+        """Of the project under the cursor; with the run, adapter or checkpoint that the cursor is on."""
+        node = self.chosen
+        name = node.key.split("/")[0] if node is not None else ""
+        if name not in self.app.snapshot.projects:
+            name = self.app.project
+        if not name:
+            raise LookupError("there is no project yet: make one with New project (space p n)")
+        place = node.key if node is not None and node.kind in ("run", "adapter", "checkpoint") else None
+        self.app.open(f"compare:{name}", place=place)
+
     def may_project_delete(self) -> bool:
         return self.chosen is not None and self.chosen.kind in ("project", "run")
 

@@ -64,6 +64,8 @@ class AnswerText(ScrollView):
         self._width = 0
         self._lines: list[Line] = []
         self._styles: dict[str, Style] = {}
+        self._starts: list[int] = []
+        self._follow = True
 
     def show(self, blocks: list[Block]) -> None:
         """Show these; those whose key is as before are not made again."""
@@ -82,19 +84,39 @@ class AnswerText(ScrollView):
         if width != self._width:
             self._width, self._wrapped = width, {}
         before, self._wrapped = self._wrapped, {}
-        following = self.scroll_offset.y >= self.max_scroll_y
         lines: list[Line] = []
+        self._starts = []
         for key, make, apart in self._blocks:
             if key not in self._wrapped:
                 self._wrapped[key] = before[key] if key in before else wrapped(make(), width)
-            lines += [[], *self._wrapped[key]] if lines and apart else self._wrapped[key]
+            if lines and apart:
+                lines.append([])
+            self._starts.append(len(lines))
+            lines += self._wrapped[key]
         self._lines = lines
         size = Size(width, len(lines))
         if size != self.virtual_size:
             self.virtual_size = size
-            if following:
-                self.scroll_end(animate=False, immediate=True)
+        if self._follow:
+            self.scroll_to(y=max(0, len(lines) - self.scrollable_content_region.height), animate=False, immediate=True)
         self.refresh()
+
+    def follow(self) -> None:
+        """Go to the end, and stay there while it grows."""
+        self._follow = True
+        self._lay_out()
+
+    def top(self) -> None:
+        """Go to where the last block begins."""
+        if self._starts and len(self._lines) - self._starts[-1] > self.scrollable_content_region.height:
+            self._follow = False
+            self.scroll_to(y=self._starts[-1], animate=False, immediate=True)
+        else:
+            self.follow()
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        self._follow = round(new_value) >= len(self._lines) - self.scrollable_content_region.height
 
     def on_resize(self) -> None:
         self._lay_out()
@@ -125,7 +147,7 @@ class AnswerPane(Vertical):
     AnswerPane.-first { border-left: none; }
     AnswerPane > .title { height: 1; padding: 0 1; background: $panel; color: $text-muted; }
     AnswerPane.-focused > .title { background: $primary-muted; color: $text; text-style: bold; }
-    AnswerPane > .proof { height: auto; max-height: 3; padding: 0 1; color: $text-muted; background: $surface; display: none; }
+    AnswerPane > .proof { height: auto; max-height: 4; padding: 0 1; color: $text-muted; background: $surface; display: none; }
     AnswerPane > .proof.-shown { display: block; }
     """
     if TYPE_CHECKING:

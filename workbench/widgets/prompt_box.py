@@ -77,7 +77,7 @@ class PromptBox(TextArea):
         if event.key in HELD:  # to the bindings, and not into the text
             event.prevent_default()
 
-    def act_focus_leave(self) -> None:
+    def act_prompt_leave(self) -> None:
         self.post_message(self.Left())
 
     def act_prompt_newline(self) -> None:
