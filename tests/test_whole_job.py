@@ -16,6 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 GSM8K = ROOT.parent / "shared" / "gsm8k"
+pytestmark = pytest.mark.timeout(900)
 
 
 def command(workspace: Path, *arguments: str) -> list[str]:
