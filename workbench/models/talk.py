@@ -253,9 +253,10 @@ class Talk:
 
     def _done(self, reply: Done) -> None:
         if (choice := self._loading.pop(reply.id, None)) is not None:
-            if self.status is not None and self.held(choice) is None:
-                digest = self.digests.get(str(choice.path), "")
-                self.status.adapters.append(protocol.Loaded(choice.name, digest))
+            digest = self.digests.pop(str(choice.path), "")  # just read: whatever it is, it is what the file has
+            if self.status is not None:
+                others = [a for a in self.status.adapters if a.name != choice.name and a.name not in reply.dropped]
+                self.status.adapters = [*others, protocol.Loaded(choice.name, digest)]
             self._status_asked = -1
             self.ask_status()  # its hash, whether it goes alone, and who had to make room
             self._go_on()
