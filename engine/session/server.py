@@ -202,7 +202,7 @@ class Server:
         writing = asyncio.create_task(client.write())
         try:
             await client.read(reader)
-        except (ConnectionError, OSError):
+        except (OSError, asyncio.CancelledError):  # gone, or the session ends (asyncio would complain of the task)
             pass
         finally:
             client.gone = True
