@@ -342,7 +342,7 @@ class TrainTable(Table):
     )
     sample_every: int = key(
         0,
-        "Answer `generate.prompts` every N steps; 0: never.",
+        "Answer prompts every N steps, too; 0: only `generate.prompts`, at every evaluation.",
         why="each time costs as long as the answers take",
         unit="steps",
         ge=0,
@@ -459,7 +459,7 @@ class GenerateTable(Table):
     )
     prompts: list[str] = key(
         [],
-        "Prompts to watch while training and to compare with; empty: unseen rows.",
+        "Prompts that are answered at every evaluation while training, and to compare with; empty: unseen rows.",
         why="unseen rows are what the adapter is for",
     )
 

@@ -40,7 +40,7 @@ class Training:
 
     Attributes:
         measure: unseen loss in nats per supervised token, or None where there is nothing unseen.
-        sample: answers `generate.prompts` and emits them, given the step.
+        sample: answers the prompts to watch and emits them, given the step.
         initial: see `lora.attach`. checkpoints: their folder.
         reason: why it ended: "done", "stopped" or "early stopping".
     """
@@ -221,9 +221,10 @@ class Training:
     def _between_steps(self) -> None:
         step, train = self.progress.step, self.train
         last = step >= self.steps
-        if self.measure and (last or (train.evaluate_every and step % train.evaluate_every == 0)):
+        evaluates = last or bool(train.evaluate_every and step % train.evaluate_every == 0)
+        if self.measure and evaluates:
             self._measure()
-        if self.sample and train.sample_every and (step % train.sample_every == 0 or last):
+        if self.sample and self._watches(step, evaluates):
             self.sample(step)
         if self.stop and not last and self.reason == "done":
             self.reason = "stopped"
@@ -231,6 +232,13 @@ class Training:
         best = train.early_stopping and self.progress.best_step == step
         if last or self.reason != "done" or due or best:
             self._save()
+
+    def _watches(self, step: int, evaluates: bool) -> bool:
+        """Whether prompts are answered now: those that the project names at every evaluation, any at their own times."""
+        every = self.train.sample_every
+        if every and (step % every == 0 or step >= self.steps):
+            return True
+        return evaluates and bool(self.project.generate.prompts)
 
     def _measure(self) -> None:
         """The unseen loss, and what follows from it for early stopping."""

@@ -38,8 +38,9 @@ def run(
         base: let the base answer, too.
 
     Returns:
-        {"prompts": [{prompt, answers: [{model, text, adapter_sha256, changed, largest_logit_difference, kl,
-        stopped}]}]}; `model` is "base" or the adapter's name, `stopped` whether the answer ended by itself.
+        {"prompts": [{prompt, answers: [{model, text, adapter_sha256, adapter_short, changed,
+        largest_logit_difference, kl, proof, stopped}]}]}; `model` is "base" or the adapter's name, `proof` says the
+        three before it in words, `stopped` whether the answer ended by itself.
 
     Raises:
         InputError: no prompt, no such adapter, nobody to answer, or an adapter that does not fit the base.
@@ -99,25 +100,32 @@ def _answer(name: str, compared: Compared) -> dict[str, Any]:
         "model": name,
         "text": compared.answer.text,
         "adapter_sha256": compared.digest or None,
+        "adapter_short": compared.digest[:8] or None,
         "changed": compared.changed,
         "largest_logit_difference": compared.largest_logit_difference,
         "kl": compared.kl,
+        "proof": _proof(compared),
         "stopped": compared.answer.stopped,
     }
+
+
+def _proof(compared: Compared) -> str | None:
+    """How far an adapter is from base on this prompt, in words."""
+    if compared.model is None:
+        return None
+    if not compared.changed:
+        return "this adapter changed nothing: its scores after this prompt are those of the base"
+    return f"largest logit difference {compared.largest_logit_difference:.3g}, KL {compared.kl:.3g} nats, against base"
 
 
 def _tell(console: Console, asked: dict[str, Any]) -> None:
     answers = asked["answers"]
     console.say(f"\n> {asked['prompt']}\n")
-    titles = [a["model"] if a["model"] == BASE else f"{a['model']} ({a['adapter_sha256'][:8]})" for a in answers]
+    titles = [a["model"] if a["model"] == BASE else f"{a['model']} ({a['adapter_short']})" for a in answers]
     console.say(columns(titles, [a["text"] for a in answers], console.width))
     for answer in answers:
         if answer["adapter_sha256"] is None:
             continue
-        if answer["changed"]:
-            difference = f"largest logit difference {answer['largest_logit_difference']:.3g}, KL {answer['kl']:.3g}"
-            console.say(f"{answer['model']} against base on this prompt: {difference}")
-        else:
-            console.warn(f"{answer['model']} changed nothing on this prompt: its scores are those of the base")
+        (console.say if answer["changed"] else console.warn)(f"{answer['model']}: {answer['proof']}")
         if not answer["stopped"]:
             console.say(f"{answer['model']} was cut off at generate.max_new_tokens")

@@ -58,9 +58,11 @@ def test_generate_answers_with_proof(call: Call) -> None:
     assert [a["model"] for a in (base, idle, active)] == ["base", "talk-0001", "talk-0002"]
     assert base["adapter_sha256"] is None and len(active["adapter_sha256"]) == 64
     assert not idle["changed"] and idle["text"] == base["text"] and idle["kl"] == 0.0
+    assert idle["proof"].startswith("this adapter changed nothing") and base["proof"] is None
+    assert active["adapter_short"] == active["adapter_sha256"][:8] and "KL" in active["proof"]
     assert active["changed"] and active["largest_logit_difference"] > 0 and active["kl"] > 0
     code, out, _ = call("generate", "talk", *asked)
-    assert code == 0 and "\x1b" not in out and "talk-0001 changed nothing on this prompt" in out
+    assert code == 0 and "\x1b" not in out and "talk-0001: this adapter changed nothing" in out
 
 
 def test_generate_takes_prompts_from_stdin_and_the_project(

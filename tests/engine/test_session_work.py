@@ -337,3 +337,23 @@ def test_sigterm_stops_the_training_first_and_the_session_next(call: Call, works
     finally:
         process.kill()
         process.communicate()
+
+
+def test_watched_prompts_are_answered_at_every_evaluation_and_change_no_bit(
+    call: Call, workspace: Path, base_of: Any
+) -> None:
+    """The history that a view steps through; without prompts in the project file nothing is answered unasked."""
+    toml = Path("projects/demo/project.toml")
+    text = toml.read_text().replace("sample_every = 2\n", "")
+    toml.write_text(text)
+    assert call("train", "demo")[0] == 0
+    toml.write_text(text.replace("[generate]", '[generate]\nprompts = ["What is 3 + 3?", "Anna \\u001b[2J"]'))
+    assert call("train", "demo", "--set", "train.evaluate_every=4")[0] == 0
+    kept = [e for e in events.read(run_of(2).events)[0] if isinstance(e, events.Sample)]
+    asked = ["What is 3 + 3?", "Anna \x1b[2J"]
+    assert [(e.step, e.prompt) for e in kept] == [(step, p) for step in (4, 6) for p in asked]
+    assert all(e.text for e in kept)
+    stored = [json.loads(line) for line in (run_of(2).path / "samples.jsonl").read_text().splitlines()]
+    assert [(s["step"], s["prompt"], s["text"]) for s in stored] == [(e.step, e.prompt, e.text) for e in kept]
+    assert not any(isinstance(e, events.Sample) for e in events.read(run_of(1).events)[0])
+    assert weights(run_of(2).adapter) == weights(run_of(1).adapter)
