@@ -2,7 +2,7 @@
 
     project:NAME   the TOML          data:NAME    rows, ledger, lengths      run:NAME/0007   a run, live or over
     runs:NAME      runs compared     eval:NAME    the matrix, drill down     adapters:NAME   adapters, merging
-    compare:NAME   base and adapters prompted side by side
+    compare:NAME   base and adapters side by side         blind:NAME      a blind test of two of them
     learn:TOPIC    theory            file:PATH    a text file, read only     welcome:        where to begin
 
 Each scheme's class is imported when its first tab is opened.
@@ -24,6 +24,7 @@ EDITORS = {
     "eval": "workbench.editors.eval_view:EvalView",
     "adapters": "workbench.editors.adapters_view:AdaptersView",
     "compare": "workbench.editors.compare_view:CompareView",
+    "blind": "workbench.editors.blind_view:BlindView",
     "learn": "workbench.editors.learn_view:LearnView",
     "file": "workbench.editors.file_view:FileView",
     "welcome": "workbench.editors.welcome:Welcome",

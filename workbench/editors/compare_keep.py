@@ -81,6 +81,36 @@ class Keeping(ComparisonShown):
     def take_prompt(self, prompt: str) -> None:
         """Put a prompt into the box; the editor overrides it."""
 
+    # --- a blind test
+
+    async def act_compare_blind(self) -> None:
+        """Make a blind test of the first two columns that differ, or go on with one."""
+        from workbench.modals.confirm import AskLine, Choose
+        from workbench.models import blind
+
+        snapshot, pair = self.app.snapshot, self.comparison.shown[:2]
+        if len(pair) < 2:
+            raise LookupError("both columns show the same: choose another adapter in one of them first")
+        typed = tuple(t.prompt for t in self.comparison.turns if not t.where and t.raw == self.comparison.sampling.raw)
+        begun = await asyncio.to_thread(blind.newest_test, snapshot, self.target)
+        answers = {"rows": "Unseen rows of the data"}
+        if typed:
+            answers["typed"] = f"These {len(typed)} prompts" if len(typed) > 1 else "The prompt above"
+        if begun is not None:
+            answers["old"] = "Go on with the newest test"
+        chosen = "rows"
+        if len(answers) > 1:
+            question = f"A blind test of {pair[0].label} and {pair[1].label}: on which prompts?"
+            chosen = await self.app.push_screen_wait(Choose(question, answers))
+        place: Any = begun
+        if chosen == "typed":
+            place = blind.Wish((pair[0], pair[1]), self.comparison.sampling, typed)
+        elif chosen == "rows":
+            given = await self.app.push_screen_wait(AskLine("How many unseen rows?", f"{blind.PAIRS}", _count_problem))
+            place = blind.Wish((pair[0], pair[1]), self.comparison.sampling, count=int(given)) if given else None
+        if chosen is not None and place is not None:
+            self.app.open(f"blind:{self.target}", place=place)
+
     # --- a row of a dataset
 
     async def act_compare_dataset(self) -> None:
@@ -134,6 +164,13 @@ def dataset_of(root: Path, project: str) -> tuple[str, dict[str, str]]:
     if isinstance(train, str) and train.endswith(".jsonl") and not train.startswith("hub:"):
         return train, {n: data[n] for n in names if isinstance(data.get(n), str)}
     return f"data/{project}-answers.jsonl", {}
+
+
+def _count_problem(text: str) -> str | None:
+    from workbench.models.blind import MOST_PAIRS
+
+    fits = text.strip().isdecimal() and 1 <= int(text) <= MOST_PAIRS
+    return None if fits else f"a whole number from 1 to {MOST_PAIRS}"
 
 
 def _jsonl_problem(text: str) -> str | None:

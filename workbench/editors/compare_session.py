@@ -189,6 +189,31 @@ class SessionTalk(_Base):
         labels = [self.link.label, *(r.label for r in snapshot.runs)]
         return next((label for label in labels if label.replace("/", "-") == status.run), status.run)
 
+    # --- commands
+
+    def act_compare_session(self) -> None:
+        """Start one, or change to a run that trains meanwhile."""
+        info = self.app.snapshot.projects.get(self.target)
+        trains = [r.label for r in info.runs if r.state == "running"] if info else []
+        if self.link is None:
+            self.prefer = trains[-1] if trains else ""
+            self.wake()
+        elif trains and self.link.label not in trains:
+            self.look(trains[-1])
+        else:
+            raise LookupError(f"{self.link.label} answers already")
+
+    async def act_compare_end_session(self) -> None:
+        from engine import protocol
+        from workbench.modals.confirm import Confirm
+
+        if self.link is None or self.talk.status is None:
+            raise LookupError("there is no session to end")
+        if self.talk.status.run is not None:
+            raise LookupError("this session trains: stop the run first (shift+F5)")
+        if await self.app.push_screen_wait(Confirm(f"End session {self.link.label} and free its memory?", yes="End")):
+            self.link.send(protocol.Shutdown(10**9))
+
     # --- files whose weights may have changed under a name that the session knows
 
     def refresh_digests(self) -> None:

@@ -15,11 +15,11 @@ from textual.widgets import Static
 
 from workbench import actions
 from workbench.editors.base import Editor
-from workbench.editors.compare_keep import Keeping
+from workbench.editors.compare_asking import Asking
 from workbench.editors.compare_rows import RowPrompts
 from workbench.editors.compare_session import SessionTalk
 from workbench.models import compare
-from workbench.models.compare import BASE_CHOICE, MOST_COLUMNS, Choice, Comparison, Turn
+from workbench.models.compare import BASE_CHOICE, MOST_COLUMNS, Choice, Comparison
 from workbench.models.workspace import Snapshot
 from workbench.widgets.answer_pane import AnswerPane
 from workbench.widgets.prompt_box import PromptBox
@@ -27,9 +27,9 @@ from workbench.widgets.prompt_box import PromptBox
 TICK_SECONDS = 1.0
 
 
-class CompareView(RowPrompts, Keeping, Editor):
-    """What one sees of it is in `compare_shown`, what is kept in `compare_keep`, the session in `compare_session`, rows of
-    the data in `compare_rows`."""
+class CompareView(RowPrompts, Asking, Editor):
+    """Columns and focus. Asking is in `compare_asking`, drawing in `compare_shown`, what is kept in `compare_keep`, the session
+    in `compare_session`, rows of the data in `compare_rows`."""
 
     HELP = (
         "Every column shows what one model says: the base, an adapter, a checkpoint, or the adapter that is being "
@@ -51,11 +51,9 @@ class CompareView(RowPrompts, Keeping, Editor):
     def __init__(self, uri: str) -> None:
         super().__init__(uri)
         self._digit: int | None = None
-        self._editing: Turn | None = None
-        self._seed: int | None = None
         self._chosen = False
         self._lived: list[str] = []
-        self.begin_shown(Comparison())
+        self.begin_asking(Comparison())
         self.begin_rows()
 
     def compose(self) -> ComposeResult:
@@ -100,10 +98,6 @@ class CompareView(RowPrompts, Keeping, Editor):
         if wanted:
             self.look("/".join(wanted[0].split("/")[:2]))
         self.changed()
-
-    @property
-    def box(self) -> PromptBox:
-        return self.query_one(PromptBox)
 
     @property
     def choices(self) -> list[Choice]:
@@ -244,83 +238,6 @@ class CompareView(RowPrompts, Keeping, Editor):
         self.changed()
         self._go(self.at)
 
-    # --- asking
-
-    def ask(self, prompt: str, *, raw: bool, reference: str = "", where: str = "") -> None:
-        """Ask all columns; a session is started where none is there."""
-        if self._editing in self.comparison.turns:
-            del self.comparison.turns[self.comparison.turns.index(self._editing) :]
-        self._editing = None
-        lead = self.comparison.columns[self.comparison.focused].name
-        turn = Turn(prompt, raw, lead, reference=reference, where=where)
-        self.comparison.turns.append(turn)
-        self._put(turn, self.comparison.shown)
-
-    def _put(self, turn: Turn, choices: list[Choice], **more: Any) -> None:
-        self.notice = ""
-        self.talk.ask(turn, choices, **more)
-        for pane in self.query(AnswerPane):
-            pane.area.follow()
-        if not self.talk.connected:
-            self.wake()
-        self._measure()
-        self.changed()
-
-    def _free(self) -> None:
-        if self.talk.busy:
-            raise LookupError("the answers are still being written: s stops them")
-
-    def _last(self) -> Turn:
-        if self.comparison.turn is None:
-            raise LookupError("nothing was asked yet: i writes a prompt")
-        return self.comparison.turn
-
-    def act_prompt_send(self) -> None:
-        if self.box.text.strip():
-            self._free()
-            self.ask(self.box.take(), raw=self.comparison.sampling.raw)
-
-    def act_compare_again(self) -> None:
-        self._free()
-        turn, all_shown = self._last(), self.comparison.shown
-        missing = [c for c in all_shown if (a := turn.answers.get(c.name)) is None or a.state == "failed"]
-        self._put(turn, missing or all_shown)
-
-    def act_compare_retry(self) -> None:
-        self._free()
-        before = self._seed if self._seed is not None else self.comparison.sampling.seed or 0
-        self._seed = before + 1
-        self._put(self._last(), self.comparison.shown, seed=self._seed)
-        self.notice = f"asked again with seed {self._seed}"
-        self.changed()
-
-    def act_compare_stop(self) -> None:
-        if self.talk.stop():
-            self.changed()
-
-    def take_prompt(self, prompt: str) -> None:
-        self.box.put(prompt)
-        self.box.focus()
-
-    def act_compare_edit(self) -> None:
-        turn = self._last()
-        self._editing = turn
-        self.take_prompt(turn.prompt)
-
-    def act_compare_continue(self) -> None:
-        self._free()
-        turn = self._last()
-        cut_off = [c for c in self.comparison.shown if (a := turn.answers.get(c.name)) is not None and a.can_go_on]
-        if not cut_off:
-            raise LookupError("no answer was cut off: each ended by itself")
-        self._put(turn, cut_off, go_on=True)
-
-    def act_compare_clear(self) -> None:
-        self._free()
-        self.comparison.turns.clear()
-        self._editing = None
-        self.changed()
-
     # --- rows of the data
 
     def act_compare_row(self) -> None:
@@ -351,63 +268,12 @@ class CompareView(RowPrompts, Keeping, Editor):
         for pane in self.query(AnswerPane):
             pane.area.top()
 
-    def finished(self) -> None:
-        self._measure()
-        self.keep()
-
-    def _measure(self) -> None:
-        """Ask for the probabilities that the mode shows, and for those of a reference."""
-        turn = self.comparison.turn
-        if turn is None or self.talk.busy:
-            return
-        models = [BASE_CHOICE, *(c for c in self.comparison.shown if c.model is not None)]
-        if turn.reference:
-            self.talk.score(turn, None, models)
-        if self.mode in ("tokens", "numbers"):
-            for choice in self.comparison.shown:
-                answer = turn.answers.get(choice.name)
-                if answer is not None and answer.over:
-                    self.talk.score(turn, answer, models)
-
-    async def act_compare_settings(self) -> None:
-        from workbench.modals.sampling import SamplingForm
-
-        taken = await self.app.push_screen_wait(SamplingForm(self.comparison.sampling))
-        if taken is not None:
-            self.comparison.sampling, self._seed = taken, None
-            self.changed()
-
     def act_compare_samples(self) -> None:
         """The answers to the watch prompts, of the run of the focused column."""
         label = self.comparison.columns[self.comparison.focused].label.split(" ")[0]
         if self.app.snapshot.run(label) is None:
             raise LookupError("base was not trained: choose an adapter in this column")
         self.app.open(f"run:{label}", place="samples")
-
-    # --- the session
-
-    def act_compare_session(self) -> None:
-        """Start one, or change to a run that trains meanwhile."""
-        info = self.app.snapshot.projects.get(self.target)
-        trains = [r.label for r in info.runs if r.state == "running"] if info else []
-        if self.link is None:
-            self.prefer = trains[-1] if trains else ""
-            self.wake()
-        elif trains and self.link.label not in trains:
-            self.look(trains[-1])
-        else:
-            raise LookupError(f"{self.link.label} answers already")
-
-    async def act_compare_end_session(self) -> None:
-        from engine import protocol
-        from workbench.modals.confirm import Confirm
-
-        if self.link is None or self.talk.status is None:
-            raise LookupError("there is no session to end")
-        if self.talk.status.run is not None:
-            raise LookupError("this session trains: stop the run first (shift+F5)")
-        if await self.app.push_screen_wait(Confirm(f"End session {self.link.label} and free its memory?", yes="End")):
-            self.link.send(protocol.Shutdown(10**9))
 
     async def act_app_copy(self) -> None:
         """The answer of the focused column, or what is selected."""
