@@ -64,6 +64,7 @@ class BlindView(RowPrompts, SessionTalk, Editor):
         self.wish: Wish | None = None
         self._rows_found: list[str] = []
         self._said = ""
+        self._wanted = False  # a tab that came back by itself starts no session
 
     def compose(self) -> ComposeResult:
         yield Static(id="head", markup=False)
@@ -76,6 +77,7 @@ class BlindView(RowPrompts, SessionTalk, Editor):
         self.heading = f"blind {self.target}"
         self.app.workspace_changed.subscribe(self, lambda _: self._resume())
         self._resume()
+        self.look()
         self.changed()
 
     def on_unmount(self) -> None:
@@ -92,6 +94,7 @@ class BlindView(RowPrompts, SessionTalk, Editor):
 
     def reveal(self, place: Any) -> None:
         """A `Wish`: make that test; the path of a test's file: go on with it."""
+        self._wanted = True
         if isinstance(place, Wish):
             self.trial, self.wish, self._rows_found = None, place, []
             self.comparison.sampling = place.sampling
@@ -208,7 +211,7 @@ class BlindView(RowPrompts, SessionTalk, Editor):
         panes = list(self.query(AnswerPane))
         pair = trial.pair if trial is not None else None
         if trial is None or pair is None:
-            words = self._over(trial) if trial is not None else self._said or self.words
+            words = self._result(trial) if trial is not None else self._said or self.words
             self._show(words or "no blind test yet: b in the comparison makes one", "")
             for pane, name in zip(panes, "AB", strict=True):
                 pane.show(name, [], [])
@@ -223,6 +226,8 @@ class BlindView(RowPrompts, SessionTalk, Editor):
             self._show(f"{count}: {better}. {tally}. n: the next pair", prompt)
         elif answers is None and problem:
             self._show(f"{count}: {problem}; n asks again", prompt)
+        elif answers is None and not (self._wanted or self.talk.connected):
+            self._show(f"{count}: n goes on with it; a session is started for that", prompt)
         elif answers is None:
             self._show(f"{count}: both are answering. {self.words}".strip(), prompt)
             if not trial.turn(pair).answers:
@@ -243,7 +248,7 @@ class BlindView(RowPrompts, SessionTalk, Editor):
         trial = self.trial
         self.told = f"{len(trial.test.judged)} of {len(trial.test.plan.prompts)} judged" if trial is not None else ""
 
-    def _over(self, trial: Trial) -> str:
+    def _result(self, trial: Trial) -> str:
         tally = blind.tally_words(trial.test.tally(), trial.test.plan.models)
         return f"all {len(trial.test.plan.prompts)} pairs are judged: {tally}"
 
@@ -270,6 +275,7 @@ class BlindView(RowPrompts, SessionTalk, Editor):
 
     def act_blind_next(self) -> None:
         trial = self.trial
+        self._wanted = True
         if trial is None or trial.pair is None:
             return
         if trial.verdict is not None:
