@@ -15,7 +15,7 @@ from torch import nn
 
 from engine import network
 from engine.errors import InputError, WorkFailed
-from engine.models import attention, norms, proof
+from engine.models import attention, fusing, proof
 from engine.models.loaded import Loaded
 from engine.models.tokenizer import base_location, hub_errors, load_tokenizer, quiet
 from engine.store import Workspace
@@ -99,7 +99,7 @@ def load(project: Project, workspace: Workspace) -> Loaded:
     causal.config.use_cache = False
     keep_quantized_weights_still(causal)
     if device.type == "cuda":
-        norms.fuse(causal)
+        fusing.fuse(causal, device)
     loaded = Loaded(causal, tokenizer, location, device, dtype, table.quantization)
     proof.prove(loaded, varlen)
     if table.attention == attention.NAME and loaded.route != attention.NAME:

@@ -17,6 +17,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
+from engine.models import kernels
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -74,12 +76,12 @@ class _ByMatrix(torch.autograd.Function):
         for start in range(0, len(hidden), rows):
             part = slice(start, start + rows)
             h, t = hidden[part], targets[part, None]
-            logits = (h @ matrix.T).float()
-            total = logits.logsumexp(-1, keepdim=True)
-            nll[part] = (total - logits.gather(1, t))[:, 0]
-            probabilities = logits.sub_(total).exp_()
-            probabilities.scatter_add_(1, t, torch.full_like(total, -1.0))
-            torch.mm(probabilities.to(h.dtype), matrix, out=gradient[part])
+            logits = h @ matrix.T
+            if kernels.working(hidden.device):
+                nll[part] = kernels.softmax_gradient_(logits, targets[part])
+            else:
+                nll[part], logits = _softmax_gradient(logits.float(), t)
+            torch.mm(logits.to(h.dtype), matrix, out=gradient[part])
         ctx.save_for_backward(gradient)
         return nll
 
@@ -87,6 +89,13 @@ class _ByMatrix(torch.autograd.Function):
     def backward(ctx: Any, upward: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:  # type: ignore[override]
         (gradient,) = ctx.saved_tensors
         return (gradient * upward[:, None]).to(gradient.dtype), None, None, None
+
+
+def _softmax_gradient(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """-log softmax of each row's target, and its gradient, in the place of `logits`; `targets` is (n, 1)."""
+    total = logits.logsumexp(-1, keepdim=True)
+    nll = (total - logits.gather(1, targets))[:, 0]
+    return nll, logits.sub_(total).exp_().scatter_add_(1, targets, torch.full_like(total, -1.0))
 
 
 def summed(hidden: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, head: Head) -> torch.Tensor:

@@ -45,6 +45,7 @@ class Products:
             with torch.no_grad():
                 thin = [x for layer in layers for x in (layer.thin_a, layer.thin_b)]
                 torch._foreach_copy_(thin, [x for layer in layers for x in (layer.a, layer.b)])
+                torch._foreach_mul_(thin, [layer.scaling for layer in layers for _ in range(2)])
         for module, layer in self._layers:
             vars(module)["forward"] = layer
         return self
@@ -65,11 +66,15 @@ def _is_plain(module: nn.Module, name: str) -> bool:
     if type(base) is not nn.Linear and not isinstance(base, Linear4bit):
         return False
     plain = isinstance(module.lora_dropout[name], nn.Identity) and module.lora_B[name].bias is None
+    plain = plain and module.scaling[name] != 0.0
     return plain and module.active_adapters == [name] and not module.merged
 
 
 class _Layer:
-    """The forward pass of one layer; `thin_a` and `thin_b` are A and B in the dtype of the base."""
+    """The forward pass of one layer; `thin_a` and `thin_b` are s A and s B in the dtype of the base.
+
+    With both scaled, no product needs to be scaled afterwards: s B A = (s B) (s A) / s, and the division is part of it.
+    """
 
     __slots__ = ("a", "b", "base", "scaling", "thin_a", "thin_b")
 
@@ -98,7 +103,7 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, layer: _Layer) -> torch.Tensor:
         flat = x.reshape(-1, x.shape[-1])
         out, down = layer.base(flat), flat @ layer.thin_a.T
-        out.addmm_(down, layer.thin_b.T, alpha=layer.scaling)
+        out.addmm_(down, layer.thin_b.T, alpha=1.0 / layer.scaling)
         ctx.save_for_backward(flat, down)
         ctx.layer, ctx.shape = layer, x.shape
         return out.view(*x.shape[:-1], out.shape[-1])
@@ -108,12 +113,12 @@ class _Product(torch.autograd.Function):
         flat, down = ctx.saved_tensors
         layer: _Layer = ctx.layer
         upward = upward.reshape(-1, upward.shape[-1])
-        up = (upward @ layer.thin_b) * layer.scaling
-        gradient_a, gradient_b = _in_fp32(up.T, flat), _in_fp32(upward.T, down).mul_(layer.scaling)
+        up = upward @ layer.thin_b
+        gradient_a, gradient_b = _in_fp32(up.T, flat), _in_fp32(upward.T, down)
         gradient = None
         if ctx.needs_input_grad[0]:
             gradient = upward @ layer.weight(upward.dtype)
-            gradient = gradient.addmm_(up, layer.thin_a).view(ctx.shape)
+            gradient = gradient.addmm_(up, layer.thin_a, alpha=1.0 / layer.scaling).view(ctx.shape)
         return gradient, gradient_a, gradient_b, None
 
 

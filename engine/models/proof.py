@@ -30,14 +30,13 @@ def prove(loaded: Loaded, varlen: bool) -> None:
     loaded.causal.eval()
     generator = np.random.default_rng(0)
     size = min(loaded.causal.get_input_embeddings().weight.shape[0], 1000)
-    a, b, x = (generator.integers(size, size=n) for n in (5, 9, 7))
+    a, b, x = (generator.integers(size, size=n) for n in (9, 9, 7))
     with torch.no_grad():
         alone = _ordinary(loaded, x)
         loaded.head = _head(loaded, x, alone)
-        if not (varlen and _try_varlen(loaded, a, b, x, alone)):
-            padded = _hidden(loaded, [x, b])[: len(x)]
-            if _error(padded, alone) > GROSS:
-                raise _unsupported(loaded, "padding at the right of a row changes what stands before it")
+        chance = _error(_hidden(loaded, [x, b])[: len(x)], alone)
+        if not (varlen and _try_varlen(loaded, a, b, x, alone, chance)) and chance > GROSS:
+            raise _unsupported(loaded, "padding at the right of a row changes what stands before it")
     loaded.causal.train(was_training)
 
 
@@ -65,10 +64,14 @@ def _head(loaded: Loaded, ids: np.ndarray, hidden: torch.Tensor) -> Head:
     return heads[errors.index(min(errors))]
 
 
-def _try_varlen(loaded: Loaded, a: np.ndarray, b: np.ndarray, x: np.ndarray, alone: torch.Tensor) -> bool:
+def _try_varlen(
+    loaded: Loaded, a: np.ndarray, b: np.ndarray, x: np.ndarray, alone: torch.Tensor, chance: float
+) -> bool:
     """Switch to varlen if `x` has the same hidden states after `a`, after `b`, and alone; else all stays as it was.
 
-    Windows are larger than these texts: they only have to reach the attention layers.
+    `a` and `b` are of one length, so that the same kernels run and rounding hides nothing. Alone, others do: in 16 bits,
+    many layers deep, right answers lie apart by as much as padded rows do by `chance`. Windows are larger than these
+    texts: they only have to reach the attention layers.
     """
     causal = loaded.causal
     before, route = causal.config._attn_implementation, loaded.route
@@ -80,7 +83,8 @@ def _try_varlen(loaded: Loaded, a: np.ndarray, b: np.ndarray, x: np.ndarray, alo
         with attention.watch_windows() as windows:
             after_a, after_b = (_hidden(loaded, [first, x, first])[len(first) :][: len(x)] for first in (a, b))
         limit = _tolerance(loaded)
-        if windows.masked == windows.attended and max(_error(after_a, alone), _error(after_b, after_a)) <= limit:
+        near = _error(after_b, after_a) <= limit and _error(after_a, alone) <= max(limit, min(2 * chance, GROSS))
+        if windows.masked == windows.attended and near:
             return True
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError):
         pass  # an architecture that does not pass segments on, or cannot do without a mask

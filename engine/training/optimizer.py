@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -65,13 +66,22 @@ def state_tensors(optimizer: torch.optim.Optimizer) -> tuple[Tensors, dict[str, 
     tensors: Tensors = {}
     plain: dict[str, Any] = {}
     for index, state in optimizer.state_dict()["state"].items():
-        for key, value in state.items():
+        for key, value in _flat(state):
             name = f"{index}.{key}"
             if isinstance(value, torch.Tensor):
                 tensors[name] = value.detach().cpu().contiguous()
             else:
                 plain[name] = value
     return tensors, plain
+
+
+def _flat(state: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A parameter's state without the dict that bitsandbytes wraps its 8-bit tensors in; it takes them back either way."""
+    for key, value in state.items():
+        if isinstance(value, dict):
+            yield from value.items()
+        else:
+            yield key, value
 
 
 def load_state(optimizer: torch.optim.Optimizer, tensors: Tensors, plain: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from engine.generation.decoding import inference
-from engine.models import loss, norms
+from engine.models import fusing, kernels, loss
 from engine.models.lanes import lanes
 from engine.models.loaded import Loaded
 from engine.models.products import Products
@@ -124,10 +124,31 @@ def test_norms_in_one_kernel_are_those_of_the_model_or_are_left_alone(family: st
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.2)
     ids = torch.tensor([PROMPT])
     expected = model(input_ids=ids).logits
-    fused = norms.fuse(model)
+    fused = fusing.fuse_norms(model)
     assert bool(fused) == (family in ("llama", "qwen2", "qwen3", "mistral", "phi3"))
     found = model(input_ids=ids).logits
     assert relative(found, expected) < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_gated_mlp_is_that_of_the_model_or_is_left_alone(
+    load: Callable[..., Loaded], family: str, quantization: str
+) -> None:
+    loaded = load(family, quantization=quantization)
+    ids, asked = torch.tensor([PROMPT]), []
+    expected = loaded.causal(input_ids=ids).logits
+
+    def gated(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        asked.append(1)
+        return torch.nn.functional.silu(gate) * up
+
+    fused = fusing.fuse_gates(loaded.causal, gated)
+    assert bool(fused) == (family in ("llama", "qwen2", "qwen3", "mistral"))
+    asked.clear()
+    assert relative(loaded.causal(input_ids=ids).logits, expected) < 1e-5
+    assert len(asked) == fused
 
 
 @pytest.mark.parametrize("order", [[None, "a", "b", "c"], ["a", "a", "b"], [None, None, "c"], ["a", None, "b"]])
@@ -159,9 +180,18 @@ def test_one_kernel_over_all_segments_is_attention_in_each(window: int | None) -
     k, v = (torch.randn(1, 2, 40, 64, generator=draw, device="cuda") for _ in range(2))
     results = []
     for dtype in (torch.float32, torch.bfloat16):
-        inputs = [x.to(dtype).requires_grad_() for x in (q, k, v)]
+        inputs = [x.to(dtype).clone().requires_grad_() for x in (q, k, v)]
         out, _ = varlen_attention(torch.nn.Module(), *inputs, None, sliding_window=window, segments=(9, 1, 17, 13))
         out.square().sum().backward()
         results.append([out.float(), *(x.grad.float() for x in inputs if x.grad is not None)])
     for exact, found in zip(*results, strict=True):
         assert relative(found, exact) < 2e-2
+
+
+@cuda
+def test_the_kernels_give_what_torch_gives() -> None:
+    assert kernels.proved(torch.device("cuda"))
+
+
+def test_without_a_gpu_the_kernels_are_not_used() -> None:
+    assert not kernels.working(torch.device("cpu"))
