@@ -186,6 +186,7 @@ def evaluate(
     adapters: Adapters = [],  # noqa: B006
     splits: Annotated[list[str], typer.Option("--split", help="train or test; repeatable; both if not given.")] = [],  # noqa: B006
     base: Annotated[bool, typer.Option(help="Measure the base, too.")] = True,
+    base_only: Annotated[bool, typer.Option("--base-only", help="Measure no adapter.")] = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the document here.")] = None,
     detach: Detach = False,
     job: JobNumber = None,
@@ -200,7 +201,7 @@ def evaluate(
     with working(json_document=as_json) as console:
         from engine.verbs import eval as verb
 
-        found, how = _workspace(context, workspace), {"detach": detach, "number": job}
+        found, how = _workspace(context, workspace), {"detach": detach, "number": job, "base_only": base_only}
         console.document(verb.run(found, project, overrides, adapters, splits, base, out, console, **how))
 
 

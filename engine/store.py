@@ -15,7 +15,6 @@ import difflib
 import os
 import re
 import sysconfig
-import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +26,7 @@ from engine.files import disk_errors, write_json
 from engine.folders import Job, JobFolder, Run, RunState, State, process_lives, process_start
 
 __all__ = [
-    "Job", "JobFolder", "ProjectFolder", "Run", "RunState", "State", "Workspace", "age", "process_lives",
+    "Job", "JobFolder", "ProjectFolder", "Run", "RunState", "State", "Workspace", "process_lives",
     "process_start", "shipped",
 ]  # fmt: skip
 
@@ -235,14 +234,3 @@ def shipped(what: str) -> Path:
         if (root / what).exists():
             return root / what
     raise InputError(f"{what} does not come with this installation", remedy="install from a clone of the repository")
-
-
-def age(seconds: float | None) -> str:
-    """Time since `seconds` (epoch) in one unit: "5 s", "12 min", "3 h", "9 d"."""
-    if seconds is None:
-        return "-"
-    passed = max(0.0, time.time() - seconds)
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if passed >= size:
-            return f"{passed // size:.0f} {unit}"
-    return f"{passed // 1:.0f} s"

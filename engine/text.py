@@ -61,11 +61,11 @@ def _fitting(text: str, width: int) -> int:
     return len(text)
 
 
-def cut(text: str, width: int) -> str:
-    """`text` in at most `width` cells; "…" ends it where something is missing."""
+def cut(text: str, width: int, mark: str = "…") -> str:
+    """`text` in at most `width` cells; `mark` (one cell) ends it where something is missing."""
     if _fitting(text, width) == len(text):
         return text
-    return text[: _fitting(text, width - 1)] + "…" if width > 0 else ""
+    return text[: _fitting(text, width - 1)] + mark if width > 0 else ""
 
 
 def pad(text: str, width: int, align: str = "<") -> str:
@@ -132,6 +132,17 @@ def duration(seconds: float) -> str:
         return f"{whole // 60} min {whole % 60:02d} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def age(seconds: float | None) -> str:
+    """Time passed, in one unit, rounded down: "5 s", "12 min", "3 h", "9 d"; "-" where it is not known."""
+    if seconds is None:
+        return "-"
+    passed = max(0.0, seconds)
+    for whole, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if passed >= whole:
+            return f"{passed // whole:.0f} {unit}"
+    return f"{passed // 1:.0f} s"
 
 
 def size(count: float) -> str:

@@ -57,8 +57,13 @@ def open_workbench(given: Path | None) -> None:
     settings = Settings.load()
     settings.apply_to(os.environ)  # before Textual reads them
     from workbench.app import WorkbenchApp
+    from workbench.jobs.hang_up import before_the_end
+    from workbench.keys import use_prefix_parser
 
-    sys.exit(WorkbenchApp(root, settings).run() or 0)
+    use_prefix_parser()
+    app = WorkbenchApp(root, settings)
+    before_the_end(app.keep_unsaved)
+    sys.exit(app.run() or 0)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from textual import events
 from textual.app import App
 from textual.binding import Binding
 from textual.reactive import reactive
 from textual.signal import Signal
-from textual.widget import Widget
-from textual.widgets import Input, TextArea
 
 from workbench import actions, keymap, themes
 from workbench.actions import Action
@@ -24,6 +23,7 @@ from workbench.jobs.gauges import Gauges
 from workbench.jobs.messages import MachineChanged, Notice, RunChanged, WorkspaceChanged
 from workbench.jobs.preload import preload
 from workbench.jobs.watch import WorkspaceWatch
+from workbench.keys import Gone, Keys, takes_text
 from workbench.models.problems import Problems
 from workbench.models.workspace import Snapshot
 from workbench.regions.status_bar import StatusBar
@@ -33,11 +33,6 @@ from workbench.settings import Settings, State
 if TYPE_CHECKING:
     from workbench.jobs.tail import RunTails
     from workbench.models.run import RunModel
-
-
-def takes_text(widget: Widget | None) -> bool:
-    """Whether printable keys are text for this widget."""
-    return isinstance(widget, Input) or (isinstance(widget, TextArea) and not widget.read_only)
 
 
 class WorkbenchApp(App[int]):
@@ -84,6 +79,7 @@ class WorkbenchApp(App[int]):
         self.gauges = Gauges(self.post_message)
         self.runs: dict[str, RunModel] = {}
         self.commands = command_objects(self)
+        self._keys = Keys(self, super().on_event)
         self._restored = False
 
     # --- start and end
@@ -141,7 +137,21 @@ class WorkbenchApp(App[int]):
 
         return RunTails(self.root, self.post_message)
 
+    def keep_unsaved(self) -> None:
+        """Keep the unsaved text of all tabs now: the process is about to end."""
+        for editor in self.workbench.editors.all:
+            editor.keep_now()
+
     # --- actions
+
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.Key) and not event.is_forwarded:
+            await self._keys.take(event)
+        else:
+            await super().on_event(event)
+
+    def on_gone(self, event: Gone) -> None:
+        self._keys.gone(event.number)
 
     def targets(self) -> Iterator[Any]:
         """Who may do an action, the nearest first."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from engine.console import Console, amount
-from engine.store import ProjectFolder, Run, RunState, Workspace, age
+from engine.store import ProjectFolder, Run, RunState, Workspace
+from engine.text import age
 
 
 def chosen(workspace: Workspace, project_name: str | None) -> list[ProjectFolder]:
@@ -55,7 +57,7 @@ def jobs(workspace: Workspace, project_name: str | None, console: Console) -> di
     rows, documents = [], []
     for job, state in found:
         verb, arguments = job.ordered()
-        started = "-" if state.started is None else f"{age(state.started)} ago"
+        started = "-" if state.started is None else f"{age(time.time() - state.started)} ago"
         follow = job.result if state.state == "done" else f"loraworkbench watch {job.label}"
         rows.append([job.label, verb, state.state, started, str(follow)])
         documents.append(
@@ -89,7 +91,7 @@ def next_command(run: Run, state: RunState) -> str:
 
 def _row(run: Run, state: RunState) -> list[str]:
     step = "-" if state.step is None else f"{state.step}/{state.steps}"
-    started = "-" if state.started is None else f"{age(state.started)} ago"
+    started = "-" if state.started is None else f"{age(time.time() - state.started)} ago"
     return [run.label, state.state, step, amount(state.loss, ".3f"), started, next_command(run, state)]
 
 

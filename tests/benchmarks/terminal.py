@@ -45,13 +45,13 @@ class Terminal:
         self.received = 0
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
             for name in ("COLUMNS", "LINES"):  # they would be believed before the terminal
                 os.environ.pop(name, None)
             os.environ.update({"TERM": "xterm-256color", "COLORTERM": "truecolor", **(environment or {})})
             if folder:
                 os.chdir(folder)
             os.execvp(command[0], list(command))
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
 
     def read(self, seconds: float) -> bytes:
         """Take what is written within `seconds`; ends at once where the program has ended."""

@@ -144,6 +144,13 @@ def test_duration(seconds: float, words: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("seconds", "words"), [(None, "-"), (-5, "0 s"), (59.9, "59 s"), (60, "1 min"), (86399, "23 h"), (9 * 86400, "9 d")]
+)
+def test_age(seconds: float | None, words: str) -> None:
+    assert text.age(seconds) == words
+
+
+@pytest.mark.parametrize(
     ("count", "words"),
     [(0, "0 B"), (999, "999 B"), (999.9, "1.0 kB"), (123_456, "123 kB"), (1.2e9, "1.2 GB"), (5e15, "5000.0 TB")],
 )

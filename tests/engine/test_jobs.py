@@ -111,6 +111,15 @@ def test_eval_in_a_job_folder(call: Call, project: store.ProjectFolder) -> None:
     assert [(j["job"], j["state"], j["verb"]) for j in listed] == [("p/jobs/0001", "done", "eval")]
 
 
+def test_the_base_alone_where_there_is_an_adapter(call: Call, project: store.ProjectFolder) -> None:
+    code, out, _ = call("eval", "p", "--base-only", "--split=test", "--json")
+    assert code == 0 and {r["model"] for r in json.loads(out)["rows"]} == {"base"}
+    assert Path("projects/p/runs/evaluation.json").is_file()
+    for more in (["--adapter=1"], ["--no-base"]):
+        code, _, err = call("eval", "p", "--base-only", *more)
+        assert code == 2 and "--base-only goes with neither" in err
+
+
 def test_a_stopped_evaluation_writes_nothing(
     call: Call, project: store.ProjectFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

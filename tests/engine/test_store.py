@@ -354,14 +354,3 @@ def test_a_lock_is_free_after_a_failure(workspace: Workspace) -> None:
         _ = 1 / 0
     with run.lock(), pytest.raises(WorkFailed), run.lock():
         pytest.fail("two hold the lock")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [(0, "0 s"), (59.9, "59 s"), (60, "1 min"), (3599, "59 min"), (3600, "1 h"), (86399, "23 h"), (86400 * 9, "9 d")],
-)
-def test_ages(monkeypatch: pytest.MonkeyPatch, seconds: float, shown: str) -> None:
-    monkeypatch.setattr(store.time, "time", lambda: 1e9)
-    assert store.age(1e9 - seconds) == shown
-    assert store.age(1e9 + 5) == "0 s"
-    assert store.age(None) == "-"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from textual.widgets import Input, TextArea
-
 from workbench.commands import Commands
+from workbench.keys import is_text
 from workbench.screen import REGIONS
 
 
@@ -70,9 +69,7 @@ class LayoutCommands(Commands):
     def may_focus_leave(self) -> bool:
         """Escape leaves a text field for the pane around it, and an overlaid side bar for the editors."""
         screen = self.app.workbench
-        return isinstance(self.app.focused, Input | TextArea) or (
-            screen.size.width < 100 and screen.focused_region == "sidebar"
-        )
+        return is_text(self.app.focused) or (screen.size.width < 100 and screen.focused_region == "sidebar")
 
     def act_focus_leave(self) -> None:
         screen = self.app.workbench

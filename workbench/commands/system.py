@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from textual.widgets import Input, TextArea
-
 from workbench import actions, clipboard
 from workbench.commands import Commands
+from workbench.keys import is_text
 
 
 class SystemCommands(Commands):
@@ -60,7 +59,7 @@ class SystemCommands(Commands):
     async def act_app_copy(self) -> None:
         focused = self.app.focused
         text = self.app.screen.get_selected_text() or (
-            focused.selected_text if isinstance(focused, TextArea | Input) else ""
+            getattr(focused, "selected_text", "") if is_text(focused) else ""
         )
         if not text:
             raise LookupError("nothing is selected: drag over text, or select with shift and arrows")

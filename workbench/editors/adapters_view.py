@@ -8,6 +8,7 @@ Comes from: `models.adapters`, read in threads; the event logs of merges that ar
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -155,8 +156,6 @@ class AdaptersView(Editor):
     # --- what is shown
 
     def _show(self) -> None:
-        from engine.store import age
-
         table = self.query_one("#list", SortableTable)
         before = self._at(table, self._entries)
         entries = self._entries = shown.sorted_entries(self._read, self._sort, self._descending)
@@ -165,7 +164,7 @@ class AdaptersView(Editor):
         labels = [e.label for e in entries]
         table.show(
             shown.LIST, len(entries),
-            lambda at: shown.list_cells(entries[at], entries[at].label in self._marked, self.app.ascii, age),
+            lambda at: shown.list_cells(entries[at], entries[at].label in self._marked, self.app.ascii, time.time()),
             cursor=labels.index(before.label) if before is not None and before.label in labels else 0,
             sorted_by=self._sort, descending=self._descending,
         )  # fmt: skip
@@ -343,6 +342,11 @@ class AdaptersView(Editor):
 
     async def act_eval_start(self) -> None:
         await jobs(self.app).evaluate(*self._same_project())
+
+    def act_compare_open(self) -> None:
+        """Base beside the marked adapters, or the one under the cursor."""
+        project, labels = self._same_project()
+        self.app.open(f"compare:{project}", place=tuple(labels))
 
     def act_adapters_run(self) -> None:
         if self.entry is not None:

@@ -95,6 +95,16 @@ class Editor(Container):
     def reveal(self, place: Any) -> None:
         """Show a place: (line, column) from 1 in a text, a row's number, a step; others ignore it."""
 
+    def keep_now(self) -> None:
+        """The process is about to end: put what is not saved where it will be found. Called anywhere in the main thread."""
+
+    def handed_over(self) -> Any:
+        """What the same tab elsewhere needs to go on as this one is, which is then closed without a question."""
+        return None
+
+    def take_over(self, handed: Any) -> None:
+        """Go on as another editor was; called before this one is on the screen."""
+
     async def may_close(self) -> bool:
         """Whether the tab may be closed; one with unsaved changes asks first."""
         return True

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import functools
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,11 +28,26 @@ from workbench.models.text_buffer import Buffer
 from workbench.widgets.banner import Banner
 
 if TYPE_CHECKING:
+    from textual.document._document import Selection
+    from textual.document._history import EditHistory
+
     from workbench.widgets.toml_area import TomlArea
 
 KEEP_SECONDS = 1.0
 """After a change, until the unsaved text is in the swap file."""
 CHANGED_ANSWERS = {"compare": "Compare", "overwrite": "Overwrite", "reload": "Reload"}
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """What an editor gives to the one that goes on in its place, in the other group."""
+
+    disk: OnDisk
+    buffer: Buffer
+    kept: str | None
+    text: str
+    history: EditHistory
+    selection: Selection
 
 
 class KeptEditor(Editor):
@@ -73,6 +89,7 @@ class KeptEditor(Editor):
         self._keeping = False
         self._swap_failed = False
         self._discarded = False
+        self._handed: Handed | None = None
 
     @property
     def banner(self) -> Banner:
@@ -93,7 +110,10 @@ class KeptEditor(Editor):
             self.post_message(self.Loaded(OnDisk(None, "", f"cannot be read: {error.strerror}"), []))
 
     async def on_kept_editor_loaded(self, event: Loaded) -> None:
-        self._take(event.found, first=True)
+        if self._handed is None:
+            self._take(event.found, first=True)
+        else:
+            self._go_on(self._handed)
         self.loaded = True
         self._file_watch = FileWatch(self.path, self.disk.sha, lambda now: self.post_message(self.DiskChanged(now)))
         self._file_watch.start()
@@ -134,6 +154,26 @@ class KeptEditor(Editor):
             self.area.put(self.buffer.text)
         self.note_change()
 
+    def handed_over(self) -> Handed | None:
+        if not self.loaded:
+            return self._handed
+        self._discarded = True  # no more of it is kept from here
+        self.swap.close()
+        return Handed(self.disk, self.buffer, self.kept, self.area.text, self.area.history, self.area.selection)
+
+    def take_over(self, handed: Handed | None) -> None:
+        self._handed = handed
+
+    def _go_on(self, handed: Handed) -> None:
+        """Hold what the other one did; a file that has changed since is noticed by the watch."""
+        self.disk, self.buffer, self.kept = handed.disk, handed.buffer, handed.kept
+        self.area.read_only = bool(handed.disk.lossy)
+        self.area.load_text(handed.text)
+        self.area.history = handed.history
+        self.area.selection = handed.selection
+        self.loaded, self._handed = True, None
+        self.note_change()
+
     def _know(self) -> None:
         """The watch need not tell what is known."""
         if self._file_watch is not None:
@@ -171,6 +211,11 @@ class KeptEditor(Editor):
                 self._swap_failed = True
                 text = f"{error}\nunsaved text cannot be kept: save it soon, or elsewhere"
                 self.app.call_from_thread(self.app.notify, text, severity="warning", markup=False)
+
+    def keep_now(self) -> None:
+        if self.loaded and self.dirty and not self._discarded:
+            self._number += 1
+            self._keep_last(self.file_text, self.disk.sha, self._number)
 
     def on_unmount(self) -> None:
         if self._file_watch is not None:

@@ -165,7 +165,7 @@ class Swap:
         self.folder, self.uri = folder / "swap", uri
         self.stem = quote(uri, safe="").replace("%3A", "-")[:150]
         self.path = self.folder / f"{self.stem}.{os.getpid()}.json"
-        self._lock, self._last, self._over = threading.Lock(), 0, False
+        self._lock, self._last, self._over = threading.RLock(), 0, False  # `write` may come in a signal's handler, too
 
     def write(self, text: str, base: str, number: int) -> None:
         """Keep `text`; a later call of a smaller `number` (from a slower thread) is ignored.

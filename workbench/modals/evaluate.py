@@ -83,12 +83,9 @@ class Evaluate(ModalScreen[list[str] | None]):
         if not models or not splits:
             self._wrong(f"Check at least one {'model' if not models else 'kind of rows'}.")
             return
-        if models == [""] and self.entries:
-            self._wrong("Check an adapter: base is measured beside one.")
-            return
         arguments = [f"--adapter={label}" for label in (e.label for e in self.entries) if label in models]
         arguments += [f"--split={s}" for s in ("test", "train") if s in splits]
-        arguments.append("--base" if "" in models else "--no-base")
+        arguments.append("--base-only" if models == [""] else "--base" if "" in models else "--no-base")
         if rows := int(self.query_one("#rows", Input).value or 0):
             arguments += [f"--set=eval.{s}_rows={rows}" for s in ("test", "train") if s in splits]
         self.dismiss(arguments)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import events
 from textual.app import ComposeResult
@@ -20,8 +20,9 @@ KEPT = 8
 
 
 class KeyboardDoctor(ModalScreen[None]):
-    """Every key is shown; Escape twice closes."""
+    """Every key is shown as it arrives; Escape twice closes."""
 
+    RAW_KEYS: ClassVar = True  # see `keys.Keys`
     if TYPE_CHECKING:
 
         @property

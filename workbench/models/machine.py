@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from engine.text import one_line, size
+from engine.text import cut, one_line, pad, size
 
 NOT_KNOWN = "n/a"
 
@@ -134,14 +134,21 @@ def amount(value: float | None, unit: str) -> str:
     return NOT_KNOWN if value is None else f"{value:.0f} {unit}"
 
 
-def of_process(process: GpuProcess, width: int) -> str:
-    """One line about a process on a GPU, at most `width` cells: its name, its number, its memory at the right."""
-    from engine.text import cut, pad
+def fit(text: str, width: int, ascii_only: bool = False) -> str:
+    """`text` in at most `width` cells, with a mark at the end where something is missing."""
+    return cut(text, width, "~" if ascii_only else "…")
 
-    bytes_ = NOT_KNOWN if process.bytes is None else size(process.bytes)
-    left = f"{one_line(process.name) or '?'} ({process.pid})"
-    room = max(4, width - len(bytes_) - 1)
-    return f"{pad(cut(left, room), room)} {bytes_}"
+
+def spread(left: str, right: str, width: int, ascii_only: bool = False) -> str:
+    """A line of at most `width` cells: one text at the left, cut where it must be, another at the right."""
+    room = max(4, width - len(right) - 1)
+    return f"{pad(fit(left, room, ascii_only), room)} {right}"
+
+
+def of_process(process: GpuProcess, width: int, ascii_only: bool = False) -> str:
+    """One line about a process on a GPU: its name, its number, its memory at the right."""
+    name = f"{one_line(process.name) or '?'} ({process.pid})"
+    return spread(name, NOT_KNOWN if process.bytes is None else size(process.bytes), width, ascii_only)
 
 
 def spark(values: tuple[float, ...], width: int, ascii_only: bool = False) -> str:

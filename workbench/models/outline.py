@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from engine.text import one_line
+from engine.text import age, one_line
 from workbench.models.workspace import ProjectInfo, RunInfo, Snapshot
 
 Kind = Literal["project", "file", "data", "runs", "run", "adapter", "checkpoint", "folder", "action"]
@@ -87,12 +87,3 @@ def run_line(run: RunInfo, ascii: bool, now: float) -> str:
     if run.touched is not None and run.state != "running":
         words.append(age(now - run.touched))
     return " ".join(words)
-
-
-def age(seconds: float) -> str:
-    """ "12 min": time passed, in one unit, as `engine.store.age`."""
-    passed = max(0.0, seconds)
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if passed >= size:
-            return f"{passed // size:.0f} {unit}"
-    return f"{passed // 1:.0f} s"

@@ -56,9 +56,9 @@ class EditorGroup(Vertical):
         self.retitle()
 
     def retitle(self) -> None:
-        strip = self.query_one(TabStrip)
-        strip.tabs = tuple(Tab(e.uri, e.heading, e.dirty) for e in self.all)
-        strip.front = self.front.uri if self.front else ""
+        for strip in self.query(TabStrip):  # none is left in a group that was taken out meanwhile
+            strip.tabs = tuple(Tab(e.uri, e.heading, e.dirty) for e in self.all)
+            strip.front = self.front.uri if self.front else ""
 
     async def drop(self, editor: Editor) -> None:
         """Take an editor out; the one beside it comes to the front."""
@@ -171,11 +171,12 @@ class EditorArea(Horizontal):
             await self.mount(other)
         else:
             other = others[0]
-        uri = editor.uri
-        if not await editor.may_close():
+        moved, handed = editors.make(editor.uri), editor.handed_over()
+        if handed is None and not await editor.may_close():
             return
+        moved.take_over(handed)
         await group.drop(editor)
-        await other.add(editors.make(uri))
+        await other.add(moved)
         if not group.all:
             await group.remove()
             other.remove_class("-second")

@@ -10,10 +10,10 @@ from textual.content import Content
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
-from engine.text import cells, cut, one_line, pad
+from engine.text import age, cells, cut, one_line, pad
 from workbench import actions
 from workbench.commands.runs import runs
-from workbench.models.outline import ASCII_MARKS, MARKS, age
+from workbench.models.outline import ASCII_MARKS, MARKS
 from workbench.models.plot import number
 from workbench.models.workspace import RunInfo, Snapshot
 from workbench.widgets.run_header import STATE_STYLES

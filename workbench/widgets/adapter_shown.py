@@ -11,7 +11,7 @@ from typing import Any
 
 from textual.content import Content
 
-from engine.text import amount, cells, cut, one_line, pad, size, wrap
+from engine.text import age, amount, cells, cut, one_line, pad, size, wrap
 from workbench.models.adapters import Entry, Merged, differing, report
 from workbench.models.evaluation import short
 from workbench.widgets.eval_shown import titled, when
@@ -35,19 +35,19 @@ LIST = [
 ]
 
 
-def list_cells(entry: Entry, marked: bool, ascii_only: bool, age: Callable[[float], str]) -> list[Cell]:
-    """In the order of LIST."""
-    info, row, base = entry.info, entry.row, entry.base
+def list_cells(entry: Entry, marked: bool, ascii_only: bool, now: float) -> list[Cell]:
+    """In the order of LIST; `now` in seconds since the epoch."""
+    info, row, base, made = entry.info, entry.row, entry.base, age(now - entry.when)
     mark = ("*" if ascii_only else "●") if marked else ""
     if info is None:
-        return [mark, (f"{entry.label}: {entry.problem}", "bad"), *[""] * (len(LIST) - 3), age(entry.when)]
+        return [mark, (f"{entry.label}: {entry.problem}", "bad"), *[""] * (len(LIST) - 3), made]
     better = row is not None and base is not None and (row.perplexity or 0) < (base.perplexity or 0)
     return [
         mark, entry.label, ", ".join(map(str, info.ranks)) or str(info.rank), f"{info.alpha:g}",
         f"{info.scaling:.4g}", " ".join(info.targets), f"{info.parameters:,}", size(info.bytes),
         ("not measured", "dim") if row is None else (short(row.perplexity), "good" if better else ""),
         short(base.perplexity) if base is not None else "", amount(row.exact_match, ".1%") if row is not None else "",
-        info.sha256[:8] or "…", Path(info.base).name if "/" in info.base else info.base, age(entry.when),
+        info.sha256[:8] or "…", Path(info.base).name if "/" in info.base else info.base, made,
     ]  # fmt: skip
 
 

@@ -11,8 +11,8 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from engine.text import cut, one_line, pad, size
-from workbench.models.machine import Gpu, Machine, amount, bar, of_process, pair, spark
+from engine.text import one_line, size
+from workbench.models.machine import Gpu, Machine, amount, bar, fit, of_process, pair, spark, spread
 
 if TYPE_CHECKING:
     from workbench.app import WorkbenchApp
@@ -89,36 +89,39 @@ def lines(machine: Machine, own: tuple[tuple[str, int], ...], width: int, ascii_
     if machine == Machine():
         return [*found, ("measuring", "$text-muted", None)]
     if not machine.gpus:
-        found.append((cut(f"No GPU: {machine.problem}" if machine.problem else "No GPU", width), "", None))
+        found.append((fit(f"No GPU: {machine.problem}" if machine.problem else "No GPU", width, ascii_only), "", None))
     found.append(_memory_line("RAM", machine.ram_used, machine.ram_total, width, ascii_only))
     if not machine.gpus and machine.ram_history:
         found.append((_history(machine.ram_history, width, ascii_only), "$text-accent", None))
     load = "n/a" if machine.cpu is None else f"{machine.cpu:.0f} %"
-    found.append((cut(f"CPU  {load} of {machine.cores} cores", width), "", None))
+    found.append((fit(f"CPU  {load} of {machine.cores} cores", width, ascii_only), "", None))
     if own:
         what = "allocated at the peak, by torch" if machine.gpus else "resident"
         found.append(("", "", None))
-        found.append((cut(f"Runs here ({what})", width), "$text-muted", None))
+        found.append((fit(f"Runs here ({what})", width, ascii_only), "$text-muted", None))
         for label, count in own:
-            name = one_line(label)
-            found.append((_spread(name, size(count), width), "", None))
+            found.append((spread(one_line(label), size(count), width, ascii_only), "", None))
     return found
 
 
 def _of_gpu(gpu: Gpu, mark: str, width: int, ascii_only: bool) -> list[tuple[str, str]]:
     head = f"{mark} {gpu.label}" if mark else gpu.label
     found = [
-        (cut(f"{head}  {one_line(gpu.name)}", width), "bold"),
+        (fit(f"{head}  {one_line(gpu.name)}", width, ascii_only), "bold"),
         _memory_line("VRAM", gpu.used, gpu.total, width, ascii_only)[:2],
     ]
     if gpu.history:
         found.append((_history(gpu.history, width, ascii_only), "$text-accent"))
-    watts = amount(gpu.power, "W") if gpu.power_limit is None else f"{amount(gpu.power, '')}/ {gpu.power_limit:.0f} W"
+    watts = (
+        amount(gpu.power, "W")
+        if gpu.power_limit is None
+        else f"{amount(gpu.power, '').strip()}/{gpu.power_limit:.0f} W"
+    )
     degrees = "C" if ascii_only else "°C"
-    facts = [f"{amount(gpu.utilisation, '%')} busy", amount(gpu.temperature, degrees), watts.replace(" /", "/")]
-    found.append((cut("  ".join(facts), width), ""))
+    facts = [f"{amount(gpu.utilisation, '%')} busy", amount(gpu.temperature, degrees), watts]
+    found.append((fit("  ".join(facts), width, ascii_only), ""))
     for process in gpu.processes[:PROCESSES]:
-        found.append((of_process(process, width), "$text-muted"))
+        found.append((of_process(process, width, ascii_only), "$text-muted"))
     more = len(gpu.processes) - PROCESSES
     if more > 0:
         found.append((f"and {more} more processes", "$text-muted"))
@@ -131,17 +134,12 @@ def _memory_line(name: str, used: int | None, total: int | None, width: int, asc
     room = width - 5 - 2 - len(words)
     share = None if used is None or not total else used / total
     middle = f"{bar(share, room, ascii_only)}  " if room >= 4 else ""
-    return cut(f"{name:<5}{middle}{words}", width), "", None
+    return fit(f"{name:<5}{middle}{words}", width, ascii_only), "", None
 
 
 def _history(values: tuple[float, ...], width: int, ascii_only: bool) -> str:
     shown = min(len(values), max(1, width - 5))
     return "     " + spark(values, shown, ascii_only)
-
-
-def _spread(left: str, right: str, width: int) -> str:
-    left = cut(left, max(4, width - len(right) - 1))
-    return f"{pad(left, max(4, width - len(right) - 1))} {right}"
 
 
 def own_runs(app: WorkbenchApp) -> list[tuple[str, int]]:

@@ -226,16 +226,19 @@ async def test_starting_asks_what_to_measure(start: Start, measured: Path, monke
         ]  # fmt: skip
 
 
-async def test_nothing_checked_is_not_started(start: Start, measured: Path) -> None:
+async def test_the_base_alone_and_nothing_at_all(start: Start, measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_adapter(measured, "demo/0001")
+    asked: list[Any] = []
+    monkeypatch.setattr(detach, "start", lambda *given: asked.append(given) or "demo/jobs/0001")
     async with start((80, 24)) as pilot:
         await opened(pilot)
         await pilot.press("e")
         await until(pilot, lambda: isinstance(pilot.app.screen, Evaluate))
-        await pilot.press("j", "space", "enter")
-        await until(pilot, lambda: "Check an adapter: base is measured beside one." in text_of(pilot))
-        await pilot.press("escape")
-        await until(pilot, lambda: not isinstance(pilot.app.screen, Evaluate))
+        await pilot.press("space", "j", "space", "enter")
+        await until(pilot, lambda: "Check at least one model." in text_of(pilot))
+        await pilot.press("k", "space", "enter")
+        await until(pilot, lambda: asked)
+        assert asked[0][3] == ["--split=test", "--split=train", "--base-only"]
 
 
 async def test_a_job_is_followed_and_stopped(start: Start, measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:

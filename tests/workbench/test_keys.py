@@ -1,0 +1,117 @@
+"""Keys that come faster than they are worked off do what they would have done slowly, in the same order."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from textual import constants
+from textual.events import Key
+from textual.pilot import Pilot
+from textual.widgets import Input
+
+from tests.workbench.conftest import PROJECT, Start, until
+from tests.workbench.editors.test_project_editor import opened
+from workbench.keys import PrefixParser
+from workbench.modals.keyboard_doctor import KeyboardDoctor
+from workbench.modals.quick_open import QuickOpen
+from workbench.modals.which_key import WhichKey
+
+
+def send(pilot: Pilot, *pieces: str) -> None:
+    """Bytes as a terminal sends them, each piece's delay after an Escape being over; all keys at once, none waited for."""
+    for piece in pieces:
+        parser = PrefixParser()
+        messages = [*parser.feed(piece)]
+        time.sleep(2 * constants.ESCAPE_DELAY if piece.startswith("\x1b") else 0)
+        for message in (*messages, *parser.tick()):
+            assert isinstance(message, Key)
+            message.set_sender(pilot.app)
+            pilot.app.post_message(message)
+
+
+@pytest.mark.parametrize("pieces", [("\x1b", "u"), ("\x1bu",)], ids=["two keys", "read as alt+u"])
+async def test_a_letter_right_behind_escape_is_a_command(start: Start, pieces: tuple[str, ...]) -> None:
+    async with start() as pilot:
+        editor = await opened(pilot)
+        await pilot.press("x")
+        await until(pilot, lambda: editor.area.text.startswith("x# A"))
+        send(pilot, *pieces)
+        await until(pilot, lambda: editor.has_focus)
+        await until(pilot, lambda: editor.area.text == PROJECT)  # u has undone it
+
+
+@pytest.mark.parametrize(
+    ("given", "keys"),
+    [
+        ("\x1b", ["escape"]), ("\x1bu", ["alt+u"]), ("\x1bN", ["alt+shift+n"]), ("\x1b1", ["alt+1"]),
+        ("\x1b:", ["alt+colon"]), ("\x1b ", ["alt+space"]), ("\x1b[", ["alt+left_square_bracket"]),
+        ("\x1b\r", ["enter"]), ("\x1b[A", ["up"]), ("\x1bOP", ["f1"]), ("1", ["1"]), ("é", ["é"]), ("\x1bé", ["alt+é"]),
+    ],
+)  # fmt: skip
+def test_the_parser_keeps_the_escape(given: str, keys: list[str]) -> None:
+    parser = PrefixParser()
+    found = [*parser.feed(given)]
+    time.sleep(2 * constants.ESCAPE_DELAY)
+    assert [m.key for m in (*found, *parser.tick()) if isinstance(m, Key)] == keys
+
+
+async def test_escape_and_a_capital_and_a_digit(start: Start) -> None:
+    async with start() as pilot:
+        editor = await opened(pilot)
+        editor.area.put("wrong = 1\n" + PROJECT)
+        await until(pilot, lambda: editor.marks)
+        editor.reveal((5, 1))
+        send(pilot, "\x1bN")  # the previous problem
+        await until(pilot, lambda: editor.area.cursor_location == (0, 0))
+        await pilot.press("i")
+        send(pilot, "\x1b1")  # the side bar
+        await until(pilot, lambda: pilot.app.workbench.focused_region == "sidebar")
+        assert editor.area.text == "wrong = 1\n" + PROJECT
+
+
+async def test_escape_and_a_space_open_the_menu(start: Start) -> None:
+    async with start() as pilot:
+        editor = await opened(pilot)
+        send(pilot, "\x1b ")
+        await until(pilot, lambda: isinstance(pilot.app.screen, WhichKey))
+        assert editor.area.text == PROJECT
+
+
+async def test_what_is_typed_before_ctrl_s_is_saved(start: Start, workspace: Path) -> None:
+    async with start() as pilot:
+        editor = await opened(pilot)
+        send(pilot, *"# abc\r", "\x13")
+        file = workspace / "projects" / "demo" / "project.toml"
+        await until(pilot, lambda: file.read_text().startswith("# abc\n# A project"))
+        await until(pilot, lambda: not editor.dirty)
+
+
+async def test_escape_from_a_dialog_is_for_the_dialog(start: Start) -> None:
+    async with start() as pilot:
+        editor = await opened(pilot)
+        await pilot.press("ctrl+p")
+        await until(pilot, lambda: isinstance(pilot.app.screen, QuickOpen) and isinstance(pilot.app.focused, Input))
+        send(pilot, "\x1bz")  # closes it; the z is typed where the focus was
+        await until(pilot, lambda: not isinstance(pilot.app.screen, QuickOpen))
+        await until(pilot, lambda: editor.area.text == f"z{PROJECT}")
+
+
+async def test_a_key_whose_widget_goes_holds_up_nothing(start: Start) -> None:
+    async with start() as pilot:
+        editor = await opened(pilot)
+        send(pilot, "\x06", *"lora", "\x1b")  # ctrl+f; the bar that had the focus goes
+        await until(pilot, lambda: editor.area.has_focus and not editor.find_bar.display)
+        await pilot.press("q")
+        await until(pilot, lambda: "q" in editor.area.text)
+
+
+async def test_the_keyboard_doctor_sees_keys_as_they_come(start: Start) -> None:
+    async with start() as pilot:
+        pilot.app.do("app.keys")
+        await until(pilot, lambda: isinstance(pilot.app.screen, KeyboardDoctor))
+        doctor = pilot.app.screen
+        assert isinstance(doctor, KeyboardDoctor)
+        send(pilot, "\x1bp")
+        await until(pilot, lambda: doctor.pressed and doctor.pressed[-1].startswith("alt+p "))
