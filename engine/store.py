@@ -187,7 +187,7 @@ class Workspace:
         raise InputError(f"no project {name!r}", where=str(self.root / "projects"), remedy=hint)
 
     def run(self, name: str) -> Run:
-        """A run by "PROJECT/NUMBER", by its folder, or the newest of a project given by name.
+        """A run by "PROJECT/NUMBER", its folder, its adapter's name ("PROJECT-NUMBER"), or a project's newest by its name.
 
         Raises:
             InputError: there is none.
@@ -195,7 +195,8 @@ class Workspace:
         path = Path(name)
         if path.is_dir() and path.name.isdecimal():
             return Run(path.resolve())
-        if match := re.fullmatch(r"(.+)/(\d+)", name):
+        names = {p.name for p in self.projects()}
+        if match := re.fullmatch(r"(.+)/(\d+)", name) or (name not in names and re.fullmatch(r"([^/]+)-(\d{4,})", name)):
             return self.project(match[1]).run(match[2])
         project = self.project(name)
         if not project.runs():

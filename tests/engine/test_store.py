@@ -141,7 +141,7 @@ def test_runs_are_numbered_and_found(workspace: Workspace) -> None:
     (project.runs_folder / "0009").write_text("a file")
     (project.runs_folder / "²").mkdir()  # a digit to Python, and no number
     assert [r.path for r in project.runs()] == [r.path for r in made]
-    for name in ("starter/2", "starter/0002", "projects/starter/2", str(made[1].path)):
+    for name in ("starter/2", "starter/0002", "starter-0002", "projects/starter/2", str(made[1].path)):
         assert workspace.run(name).path == made[1].path, name
     assert workspace.run("starter").path == made[2].path
     assert project.run(1).path == project.run("0001").path == made[0].path
