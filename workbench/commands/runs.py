@@ -61,12 +61,26 @@ class RunCommands(Commands):
             return
         self._starting.add(project)
         try:
-            if not await self._right(project) or not await preflight(self.app, project):
+            if not await self._right(project) or await self._in_session(project):
+                return
+            if not await preflight(self.app, project):
                 return
             label = await asyncio.to_thread(launch.new_run, self.app.root, project)
             await self._go(label)
         finally:
             self._starting.discard(project)
+
+    async def _in_session(self, project: str, resume: int | None = None) -> bool:
+        """Whether the session of the project trains it, on the base that it holds already: no second copy of that."""
+        from workbench.jobs import session_client
+
+        label = await asyncio.to_thread(session_client.train, self.app.root, project, resume)
+        if label is None:
+            return False
+        self.app.open(f"run:{label}")
+        self.app.tails.now()
+        self.app.watch_workspace.now()
+        return True
 
     async def _saved(self, project: str) -> bool:
         """Whether to go on: the project's editor may hold changes that the file has not."""
@@ -144,8 +158,10 @@ class RunCommands(Commands):
         if label in self._starting:
             return
         self._starting.add(label)
+        project, _, number = label.rpartition("/")
         try:
-            await self._go(label)
+            if not await self._in_session(project, int(number)):
+                await self._go(label)
         finally:
             self._starting.discard(label)
 

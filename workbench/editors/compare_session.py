@@ -170,8 +170,7 @@ class SessionTalk(_Base):
         event.stop()
         if event.link is not self.link:
             return
-        trained = self.talk.status is not None and self.talk.status.run is not None
-        what = f"run {event.link.label} has ended" if trained else f"session {event.link.label} has ended"
+        what = f"{'session' if '/jobs/' in event.link.label else 'run'} {event.link.label} has ended"
         self.link = None
         self.words, self.lost = f"{what}: {one_line(event.words)}", not event.orderly
         self.prefer = ""
@@ -198,7 +197,7 @@ class SessionTalk(_Base):
         if self.link is None:
             self.prefer = trains[-1] if trains else ""
             self.wake()
-        elif trains and self.link.label not in trains:
+        elif trains and (self.talk.status is None or self.talk.status.run is None):
             self.look(trains[-1])
         else:
             raise LookupError(f"{self.link.label} answers already")

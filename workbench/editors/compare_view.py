@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from textual import events
 from textual.app import ComposeResult
 from textual.containers import Horizontal
+from textual.widget import Widget
 from textual.widgets import Static
 
 from workbench import actions
@@ -53,6 +54,7 @@ class CompareView(RowPrompts, Asking, Editor):
         self._digit: int | None = None
         self._chosen = False
         self._lived: list[str] = []
+        self._last_focus: Widget | None = None
         self.begin_asking(Comparison())
         self.begin_rows()
 
@@ -82,7 +84,11 @@ class CompareView(RowPrompts, Asking, Editor):
         self.changed()
 
     def focus_first(self) -> None:
-        self.box.focus()
+        """Where the focus was last; the box at first."""
+        (self._last_focus or self.box).focus()
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        self._last_focus = event.widget
 
     def reveal(self, place: Any) -> None:
         """Show runs beside the base: labels ("starter/0003", "starter/0003/adapter", "starter/0003/40" for the checkpoint

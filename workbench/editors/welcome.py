@@ -8,8 +8,8 @@ from textual.widgets import Static
 from workbench import actions
 from workbench.editors.base import Editor
 
-FIRST = ("project.new", "project.open", "data.open", "run.start", "run.open", "eval.open", "adapters.open", "learn.open",
-         "app.quick-open", "app.help")  # fmt: skip
+FIRST = ("project.new", "project.open", "data.open", "run.start", "run.open", "compare.open", "eval.open", "adapters.open",
+         "learn.open", "app.quick-open", "app.help")  # fmt: skip
 
 
 class Welcome(Editor):

@@ -113,7 +113,9 @@ class Link:
 
 
 def find(root: Path, project: str, prefer: str = "") -> Found | None:
-    """A session of a project that answers: `prefer` if it does, else a run that trains, else the newest session.
+    """A session of a project that answers: the one that is `prefer` or trains it, else one that trains, else the newest.
+
+    A training inside a session has a socket of its own that ends with it; the session's is taken.
 
     Args:
         prefer: label of a run or job.
@@ -123,14 +125,16 @@ def find(root: Path, project: str, prefer: str = "") -> Found | None:
 
     try:
         folder = Workspace(root).project(project)
-        runs, jobs = folder.runs(), folder.jobs()
+        jobs = [j for j in reversed(folder.jobs()) if j.ordered()[0] == "session"]
+        places = [p for p in (*jobs, *reversed(folder.runs())) if p.state().state == "running"]
     except EngineError:
         return None
-    folders = [*reversed(runs), *(j for j in reversed(jobs) if j.ordered()[0] == "session")]
-    for place in sorted(folders, key=lambda f: f.label != prefer):
-        if place.state().state == "running" and (found := connect(place.label, place.path)) is not None:
-            return found
-    return None
+    found = [f for p in places if (f := connect(p.label, p.path)) is not None]
+    wanted = {prefer, prefer.replace("/", "-")} - {""}
+    found.sort(key=lambda f: (f.label not in wanted and f.status.run not in wanted, f.status.run is None))
+    for other in found[1:]:
+        other.client.close()
+    return found[0] if found else None
 
 
 def connect(label: str, folder: Path) -> Found | None:
@@ -175,6 +179,35 @@ def start(root: Path, project: str, tell: Callable[[str], Any], over: Callable[[
         tell(f"{_stage(place.events)}, {time.monotonic() - begun:.0f} s")
         time.sleep(POLL_SECONDS)
     raise WorkFailed("nobody waits for the session any more")
+
+
+def train(root: Path, project: str, resume: int | None = None) -> str | None:
+    """Have the session of a project train, on the base that it holds; returns the run's label.
+
+    Args:
+        resume: number of the run that is to go on; None: a new one.
+
+    Returns:
+        None where there is no session that could: it trains already, or holds another base than the project wants now.
+    """
+    from engine import protocol
+    from engine.client import Client
+    from engine.errors import EngineError
+    from engine.store import Workspace
+
+    try:
+        jobs = Workspace(root).project(project).jobs()
+        for place in reversed([j for j in jobs if j.ordered()[0] == "session" and j.state().state == "running"]):
+            with contextlib.closing(Client(place.path, timeout=ANSWER_SECONDS)) as client:
+                status = client.ask(protocol.Status(0))[-1]
+                if not isinstance(status, protocol.StatusOf) or not status.trains or status.run is not None:
+                    continue
+                begun = client.ask(protocol.Train(1, resume=resume))[-1]
+                if isinstance(begun, protocol.Begun):
+                    return begun.label
+    except EngineError:  # it has ended meanwhile
+        pass
+    return None
 
 
 def _stage(path: Path) -> str:
