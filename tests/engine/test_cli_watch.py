@@ -77,12 +77,19 @@ def test_a_run_that_never_began_was_killed(call: Call, monkeypatch: pytest.Monke
 def test_ctrl_c_leaves_the_run_alone(call: Call) -> None:
     write_project("p", "")
     log_of(Path("projects/p/runs/0001"))  # its process, this one, lives on
-    process = subprocess_of("watch", "p", bufsize=1)
-    assert process.stdout is not None
-    seen = ""
-    while "step 1/9" not in seen:
-        seen = process.stdout.readline()
-        assert seen
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 0 and "no longer watching" in out and err == ""
+
+    def listen() -> None:  # a shell starts what runs in the background with SIGINT ignored, and so are its children
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    process = subprocess_of("watch", "p", bufsize=1, preexec_fn=listen)
+    try:
+        assert process.stdout is not None
+        seen = ""
+        while "step 2/9" not in seen:
+            seen = process.stdout.readline()
+            assert seen
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=200)
+        assert process.returncode == 0 and "no longer watching" in out and err == ""
+    finally:
+        process.kill()
