@@ -9,46 +9,32 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
-from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.message import Message
 from textual.widgets import ContentSwitcher, Static
 
 from engine.text import one_line, size
 from workbench import actions
 from workbench.commands.evaluation import evaluation as jobs
-from workbench.editors.base import Editor
+from workbench.editors.levels import LevelsView
 from workbench.models import adapters as model
 from workbench.models.adapters import Entry, Merged
-from workbench.models.workspace import Snapshot
+from workbench.models.workspace import ProjectInfo
 from workbench.widgets import adapter_shown as shown
 from workbench.widgets.job_line import JobLine
+from workbench.widgets.scrolled_text import ScrolledText
 from workbench.widgets.sortable_table import SortableTable
 
 INSPECTOR_WIDTH = 36
 
-
-class ScrolledText(VerticalScroll):
-    """A text to read."""
-
-    BINDINGS: ClassVar = [("j", "scroll_down"), ("k", "scroll_up"), ("g", "scroll_home"), ("G", "scroll_end")]
-    DEFAULT_CSS = """
-    ScrolledText { height: 1fr; width: 1fr; padding: 0 1; scrollbar-size-vertical: 1; }
-    ScrolledText > Static { width: 1fr; height: auto; }
-    """
-
-    def compose(self) -> ComposeResult:
-        yield Static(markup=False)
-
-    def put(self, text: Content) -> None:
-        self.query_one(Static).update(text)
+Found = tuple[list[Entry], list[Merged]]
 
 
-class AdaptersView(Editor):
+class AdaptersView(LevelsView):
     """Levels: list, details of one, settings that differ, merged models, the report of one."""
 
     HELP = (
@@ -65,12 +51,7 @@ class AdaptersView(Editor):
     AdaptersView > ContentSwitcher { height: 1fr; width: 1fr; }
     """
 
-    class Scanned(Message):
-        """The adapters and merged models have been read; `hashed`: with their hashes."""
-
-        def __init__(self, entries: list[Entry], merged: list[Merged], hashed: bool) -> None:
-            super().__init__()
-            self.entries, self.merged, self.hashed = entries, merged, hashed
+    FIRST = "list"
 
     def __init__(self, uri: str) -> None:
         super().__init__(uri)
@@ -79,9 +60,6 @@ class AdaptersView(Editor):
         self._entries: list[Entry] = []
         self._merged: list[Merged] = []
         self._marked: set[str] = set()
-        self._sort, self._descending = "", False
-        self._scanning = self._again = False
-        self._key: tuple = ()
         self._compared: list[Entry] = []
 
     def compose(self) -> ComposeResult:
@@ -96,56 +74,28 @@ class AdaptersView(Editor):
 
     def on_mount(self) -> None:
         self.heading = f"adapters {self.target}".strip()
-        self.app.workspace_changed.subscribe(self, self._snapshot)
-        self._scan()
+        self.follow_results()
 
     # --- reading
 
-    def _snapshot(self, snapshot: Snapshot) -> None:
-        projects = [p for n, p in snapshot.projects.items() if self.target in ("", n)]
-        key = tuple((r.label, r.measured, r.adapter, r.state) for p in projects for r in p.runs)
-        key += tuple((j.label, j.state) for p in projects for j in p.jobs)
-        if key != self._key:
-            self._key = key
-            self._scan()
+    def key_of(self, project: ProjectInfo) -> object:
+        runs = [(r.label, r.measured, r.adapter, r.state) for r in project.runs]
+        return runs, [(j.label, j.state) for j in project.jobs]
 
-    def on_show(self) -> None:
-        self._scan()
-
-    def _scan(self) -> None:
-        if self._scanning:
-            self._again = True
-            return
-        self._scanning = True
+    def read_results(self) -> Iterator[Found]:
         root, project, known = self.app.root, self.target, self._known
+        yield model.scan(root, project, known), model.merged(root, project)
+        yield model.scan(root, project, known, digest=True), model.merged(root, project)
 
-        def read() -> None:
-            found: list[Entry] = []
-            try:
-                merged = model.merged(root, project)
-                found = model.scan(root, project, known)
-                self.post_message(self.Scanned(found, merged, False))
-                found = model.scan(root, project, known, digest=True)
-            finally:
-                self.post_message(self.Scanned(found, model.merged(root, project), True))
-
-        self.run_worker(read, thread=True, exit_on_error=False, group="scan")
-
-    def on_adapters_view_scanned(self, event: Scanned) -> None:
-        event.stop()
-        if (event.entries, event.merged) != (self._read, self._merged) or not event.entries:
-            self._read, self._merged = event.entries, event.merged
+    def show_results(self, found: Found) -> None:
+        if found != (self._read, self._merged) or not self._read:
+            self._read, self._merged = found
             self._marked &= {e.label for e in self._read}
-            self._show()
-        if event.hashed:
-            self._scanning = False
-            if self._again:
-                self._again = False
-                self._scan()
+            self.show_sorted()
 
     def on_job_line_ended(self, event: JobLine.Ended) -> None:
         event.stop()
-        self._scan()
+        self.scan()
         if event.state == "done":
             self.query_one(JobLine).dismiss()
             if self.level in ("list", "merged"):
@@ -155,9 +105,9 @@ class AdaptersView(Editor):
 
     # --- what is shown
 
-    def _show(self) -> None:
+    def show_sorted(self) -> None:
         table = self.query_one("#list", SortableTable)
-        before = self._at(table, self._entries)
+        before = self.entry
         entries = self._entries = shown.sorted_entries(self._read, self._sort, self._descending)
         where = f"project {self.target} has" if self.target else "this workspace has"
         table.empty = f"{where} no adapter yet: F5 trains one"
@@ -175,14 +125,10 @@ class AdaptersView(Editor):
         self._title()
         self._words()
 
-    @staticmethod
-    def _at(table: SortableTable, among: list[Any]) -> Any:
-        return among[table.cursor] if table.cursor < len(among) else None
-
     @property
     def entry(self) -> Entry | None:
         """The adapter under the cursor."""
-        return self._at(self.query_one("#list", SortableTable), self._entries)
+        return self.under_cursor("list", self._entries)
 
     @property
     def chosen(self) -> list[Entry]:
@@ -190,19 +136,12 @@ class AdaptersView(Editor):
         marked = [e for e in self._entries if e.label in self._marked]
         return marked or ([self.entry] if self.entry is not None else [])
 
-    @property
-    def level(self) -> str:
-        return self.query_one(ContentSwitcher).current or "list"
-
     def _go(self, level: str) -> None:
         self.query_one(ContentSwitcher).current = level
         self._title()
         self._words()
         if self.has_focus_within or self.app.focused is None:
             self.focus_first()
-
-    def focus_first(self) -> None:
-        self.query_one(f"#{self.level}").focus()
 
     def reveal(self, place: Any) -> None:
         """ "merged", or a run's label."""
@@ -231,7 +170,7 @@ class AdaptersView(Editor):
 
     def _words(self) -> None:
         if self.level == "merged":
-            made = self._at(self.query_one("#merged", SortableTable), self._merged)
+            made = self.under_cursor("merged", self._merged)
             self.inspected = shown.report_text(made, INSPECTOR_WIDTH) if made is not None else None
         elif self.level in ("list", "details"):
             self.inspected = shown.details(self.entry) if self.entry is not None else None
@@ -254,10 +193,10 @@ class AdaptersView(Editor):
     def on_sortable_table_sort_wanted(self, event: SortableTable.SortWanted) -> None:
         event.stop()
         if event.table.id == "list":
-            self._sort_by(event.key)
+            self.sort_by(event.key if event.key in shown.SORTABLE else "")
 
     def _report(self) -> None:
-        made = self._at(self.query_one("#merged", SortableTable), self._merged)
+        made = self.under_cursor("merged", self._merged)
         if made is not None:
             text = shown.report_text(made, max(20, self.size.width - 4))
             self.query_one("#report", ScrolledText).put(text)
@@ -269,17 +208,11 @@ class AdaptersView(Editor):
             self._report()
 
     def act_adapters_sort(self) -> None:
-        keys = shown.SORTABLE
-        self._sort_by(keys[(keys.index(self._sort) + 1) % len(keys)])
+        self.sort_by_next(list(shown.SORTABLE))
 
     def act_adapters_reverse(self) -> None:
         if self._sort:
-            self._sort_by(self._sort)
-
-    def _sort_by(self, key: str) -> None:
-        self._descending = not self._descending if key == self._sort else False
-        self._sort = key if key in shown.SORTABLE else ""
-        self._show()
+            self.sort_by(self._sort)
 
     def act_adapters_back(self) -> None:
         back = {"report": "merged", "list": "list"}.get(self.level, "list")
@@ -388,7 +321,7 @@ class AdaptersView(Editor):
         """What is selected, else the path of what is under the cursor."""
         from workbench.commands.system import SystemCommands
 
-        made = self._at(self.query_one("#merged", SortableTable), self._merged)
+        made = self.under_cursor("merged", self._merged)
         path = made.path if self.level in ("merged", "report") and made is not None else None
         if path is None and self.entry is not None:
             path = self.entry.path

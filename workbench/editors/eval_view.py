@@ -6,11 +6,11 @@ evaluations that are going on. Goes to: `commands.evaluation`, which starts them
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
-from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.message import Message
 from textual.widgets import ContentSwitcher, Static
@@ -18,35 +18,27 @@ from textual.widgets import ContentSwitcher, Static
 from engine.text import cut, one_line
 from workbench import actions
 from workbench.commands.evaluation import evaluation as jobs
-from workbench.editors.base import Editor
+from workbench.editors.levels import LevelsView
 from workbench.models import evaluation as ev
 from workbench.models.evaluation import Document, Line, Pair, Source
-from workbench.models.workspace import Snapshot
+from workbench.models.workspace import ProjectInfo
 from workbench.widgets import eval_shown as shown
 from workbench.widgets.find_bar import FindBar, Finding
 from workbench.widgets.job_line import JobLine
+from workbench.widgets.scrolled_text import ScrolledText
 from workbench.widgets.sortable_table import SortableTable
 
 EMPTY = "Nothing was measured yet: e measures base and adapters on the same rows."
 
 
-class RowText(VerticalScroll):
+class RowText(ScrolledText):
     """One row in full."""
 
     SCOPES: ClassVar = ("eval-row",)
-    BINDINGS: ClassVar = [
-        *actions.bindings("eval-row"), ("j", "scroll_down"), ("k", "scroll_up"), ("g", "scroll_home"), ("G", "scroll_end"),
-    ]  # fmt: skip
-    DEFAULT_CSS = """
-    RowText { height: 1fr; width: 1fr; padding: 0 1; scrollbar-size-vertical: 1; }
-    RowText > Static { width: 1fr; height: auto; }
-    """
-
-    def compose(self) -> ComposeResult:
-        yield Static(id="text", markup=False)
+    BINDINGS: ClassVar = actions.bindings("eval-row")
 
 
-class EvalView(Finding, Editor):
+class EvalView(Finding, LevelsView):
     """Four levels: matrix, history, rows, row. Enter goes deeper, Escape back."""
 
     HELP = (
@@ -64,12 +56,7 @@ class EvalView(Finding, Editor):
     EvalView > #words { height: auto; max-height: 4; padding: 0 1; border-top: solid $panel-lighten-2; }
     """
 
-    class Scanned(Message):
-        """The evaluations of the project have been read."""
-
-        def __init__(self, sources: list[Source]) -> None:
-            super().__init__()
-            self.sources = sources
+    FIRST = "matrix"
 
     class Loaded(Message):
         """A document has been read with all its rows, or cannot be."""
@@ -90,16 +77,13 @@ class EvalView(Finding, Editor):
         self._known: dict[Path, Any] = {}
         self._sources: list[Source] = []
         self._read = False
-        self._scanning = self._again = False
         self._only: Path | None = None
         self._lines: list[Line] = []
-        self._sort, self._descending = "", False
         self._document: Document | None = None
         self._line: Line | None = None
         self._order, self._kept = "worst", ""
         self._pairs: list[Pair] = []
         self._places: list[int] = []
-        self._key: tuple = ()
 
     def compose(self) -> ComposeResult:
         yield Static(id="title", markup=False)
@@ -115,64 +99,36 @@ class EvalView(Finding, Editor):
     def on_mount(self) -> None:
         self.heading = f"eval {self.target}"
         self.find_bar.target = self
-        self.app.workspace_changed.subscribe(self, self._snapshot)
-        self._scan()
+        self.follow_results()
 
     # --- reading
 
-    def _snapshot(self, snapshot: Snapshot) -> None:
-        project = snapshot.projects.get(self.target)
-        if project is None:
-            return
-        key = tuple((r.label, r.measured) for r in project.runs) + tuple((j.label, j.state) for j in project.jobs)
-        if key != self._key:
-            self._key = key
-            self._scan()
+    def key_of(self, project: ProjectInfo) -> object:
+        return [(r.label, r.measured) for r in project.runs], [(j.label, j.state) for j in project.jobs]
 
-    def on_show(self) -> None:
-        self._scan()
+    def read_results(self) -> Iterator[list[Source]]:
+        yield ev.scan(self.app.root / "projects" / self.target, self._known)
+
+    def show_results(self, found: list[Source]) -> None:
+        first, self._read = not self._read, True
+        if found != self._sources or first:
+            self._sources = found
+            if self._only not in [s.path for s in self._sources]:
+                self._only = None
+            self.show_sorted()
+            self._show_history()
 
     def on_resize(self) -> None:
         self._title()
 
-    def _scan(self) -> None:
-        if self._scanning:
-            self._again = True
-            return
-        self._scanning = True
-        folder, known = self.app.root / "projects" / self.target, self._known
-        self.run_worker(
-            lambda: self.post_message(self.Scanned(ev.scan(folder, known))),
-            thread=True,
-            exit_on_error=False,
-            group="scan",
-        )
-
-    def on_eval_view_scanned(self, event: Scanned) -> None:
-        event.stop()
-        self._scanning, self._read = False, True
-        if event.sources != self._sources or not event.sources:
-            self._sources = event.sources
-            if self._only not in [s.path for s in self._sources]:
-                self._only = None
-            self._show_matrix()
-            self._show_history()
-        if self._again:
-            self._again = False
-            self._scan()
-
     def on_job_line_ended(self, event: JobLine.Ended) -> None:
         event.stop()
-        self._scan()
+        self.scan()
         if event.state == "done":
             self.query_one(JobLine).dismiss()
             self.app.notify(f"Measured: {event.label}", timeout=4, markup=False)
 
     # --- levels
-
-    @property
-    def level(self) -> str:
-        return self.query_one(ContentSwitcher).current or "matrix"
 
     def _go(self, level: str, *, focus: bool = True) -> None:
         self.query_one(ContentSwitcher).current = level
@@ -184,9 +140,6 @@ class EvalView(Finding, Editor):
         if focus:
             self.focus_first()
 
-    def focus_first(self) -> None:
-        self.query_one(f"#{self.level}").focus()
-
     def act_eval_back(self) -> None:
         line = self.query_one(JobLine)
         if self.level == "matrix" and line.label:
@@ -197,16 +150,16 @@ class EvalView(Finding, Editor):
             self._go("matrix")
         elif self._only is not None:
             self._only = None
-            self._show_matrix()
+            self.show_sorted()
 
     def act_eval_history(self) -> None:
         self._go("matrix" if self.level == "history" else "history")
 
     # --- the matrix
 
-    def _show_matrix(self) -> None:
+    def show_sorted(self) -> None:
         table = self.query_one("#matrix", SortableTable)
-        before = self._at(table, self._lines)
+        before = self.under_cursor("matrix", self._lines)
         lines = ev.matrix(self._sources, self._only)
         self._lines = shown.sorted_lines(lines, self._sort, self._descending)
         table.empty = EMPTY if self._read else "reading…"
@@ -219,10 +172,6 @@ class EvalView(Finding, Editor):
         )  # fmt: skip
         self._title()
         self._words()
-
-    @staticmethod
-    def _at(table: SortableTable, among: list[Any]) -> Any:
-        return among[table.cursor] if table.cursor < len(among) else None
 
     def _source(self, line: Line) -> Source | None:
         return next((s for s in self._sources if s.path == line.source), None)
@@ -259,13 +208,13 @@ class EvalView(Finding, Editor):
         words = self.query_one("#words", Static)
         said: Content | None = None
         if self.level == "matrix":
-            line = self._at(self.query_one("#matrix", SortableTable), self._lines)
+            line = self.under_cursor("matrix", self._lines)
             if line is not None:
                 said = shown.sentence(line)
                 self.inspected = shown.facts(line, self._source(line))
                 self.told = ""
         elif self.level == "rows":
-            pair = self._at(self.query_one("#rows", SortableTable), self._pairs)
+            pair = self.under_cursor("rows", self._pairs)
             if pair is not None:
                 said = shown.preview(pair)
                 self.told = f"row {self.query_one('#rows', SortableTable).cursor + 1:,}/{len(self._pairs):,}"
@@ -277,14 +226,14 @@ class EvalView(Finding, Editor):
     def on_sortable_table_chosen(self, event: SortableTable.Chosen) -> None:
         event.stop()
         if event.table.id == "matrix":
-            line = self._at(event.table, self._lines)
+            line = self.under_cursor("matrix", self._lines)
             if line is not None:
                 self._open(line)
         elif event.table.id == "history":
-            source = self._at(event.table, self._sources)
+            source = self.under_cursor("history", self._sources)
             if source is not None and not source.problem:
                 self._only = source.path
-                self._show_matrix()
+                self.show_sorted()
                 self._go("matrix")
         elif self._pairs:
             self._show_row()
@@ -297,7 +246,7 @@ class EvalView(Finding, Editor):
     def on_sortable_table_sort_wanted(self, event: SortableTable.SortWanted) -> None:
         event.stop()
         if event.table.id == "matrix":
-            self._sort_by(event.key)
+            self.sort_by(event.key)
         elif event.table.id == "rows":
             orders = {"change": "gain" if self._order != "gain" else "loss", "at": "file"}
             self._arrange(order=orders.get(event.key, "worst"))
@@ -367,29 +316,23 @@ class EvalView(Finding, Editor):
 
     def act_eval_sort(self) -> None:
         if self.level == "matrix":
-            keys = ["", *(c.key for c in shown.MATRIX)]
-            self._sort_by(keys[(keys.index(self._sort) + 1) % len(keys)])
+            self.sort_by_next(["", *(c.key for c in shown.MATRIX)])
         elif self.level == "rows":
             names = list(ev.ORDERS)
             self._arrange(order=names[(names.index(self._order) + 1) % len(names)])
 
     def act_eval_reverse(self) -> None:
         if self.level == "matrix" and self._sort:
-            self._sort_by(self._sort)
-
-    def _sort_by(self, key: str) -> None:
-        self._descending = not self._descending if key == self._sort else False
-        self._sort = key
-        self._show_matrix()
+            self.sort_by(self._sort)
 
     # --- one row
 
     def _show_row(self) -> None:
-        pair = self._at(self.query_one("#rows", SortableTable), self._pairs)
+        pair = self.under_cursor("rows", self._pairs)
         if pair is None or self._document is None or self._line is None:
             return
         text = shown.row_in_full(self._document, pair, self._line.row.split, self.size.width - 4, self.app.ascii)
-        self.query_one("#text", Static).update(text)
+        self.query_one(RowText).put(text)
         self.query_one(RowText).scroll_home(animate=False)
         self._go("row")
 
@@ -409,7 +352,7 @@ class EvalView(Finding, Editor):
         from workbench.commands.system import SystemCommands
 
         chosen = self.app.screen.get_selected_text()
-        name = "#text" if self.level == "row" else "#words"
+        name = "RowText > Static" if self.level == "row" else "#words"
         text = chosen or str(self.query_one(name, Static).content)
         await next(c for c in self.app.commands if isinstance(c, SystemCommands)).copy(text)
 

@@ -178,7 +178,7 @@ async def test_nothing_yet_and_a_broken_file(start: Start, workspace: Path) -> N
         path = workspace / "projects" / "demo" / "runs" / "0001" / "evaluation.json"
         path.parent.mkdir(parents=True)
         path.write_text("{}")
-        view._scan()
+        view.scan()
         await until(pilot, lambda: len(view._sources) == 1)
         await pilot.press("v")
         await until(pilot, lambda: "not an evaluation" in text_of(pilot))
