@@ -10,7 +10,7 @@ import torch
 
 from engine import spec
 from engine.generation.answering import Settings, complete, next_logits
-from engine.generation.decoding import inference
+from engine.generation.decoding import inference, rowwise
 from engine.generation.together import Column, Together, compare
 from engine.models.lanes import cannot_share, lanes
 from engine.models.loaded import Loaded
@@ -154,3 +154,23 @@ def test_an_adapter_in_training_answers_from_its_weights_of_the_moment_and_is_le
                 parameter.zero_()
     idle = compare(loaded, [lora.NAME], PROMPT, Settings(10), {lora.NAME: ""})[0]
     assert idle.answer == base.answer and not idle.changed and idle.kl == 0.0
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4])
+@pytest.mark.parametrize("bias", [None, torch.randn(7)])
+def test_a_row_of_few_is_what_it_is_alone_to_the_last_bit(rows: int, bias: torch.Tensor | None) -> None:
+    x, weight = torch.randn(rows, 1, 300), torch.randn(7, 300)
+    together = rowwise(x, weight, bias)
+    assert torch.allclose(together, torch.nn.functional.linear(x, weight, bias), atol=1e-4)
+    if rows <= 3:
+        for row in range(rows):
+            assert torch.equal(together[row], torch.nn.functional.linear(x[row : row + 1], weight, bias)[0])
+    prompts = torch.randn(rows, 5, 300)
+    assert torch.equal(rowwise(prompts, weight, bias), torch.nn.functional.linear(prompts, weight, bias))
+
+
+def test_layers_multiply_row_by_row_only_while_texts_are_written(tmp_path: Path) -> None:
+    loaded = with_adapters(tmp_path, "llama", {"a": {}})
+    with inference(loaded), lanes(loaded), inference(loaded):
+        assert sum("forward" in vars(m) for m in loaded.causal.modules() if type(m) is torch.nn.Linear) > 10
+    assert not any("forward" in vars(m) for m in loaded.causal.modules())
