@@ -122,6 +122,8 @@ def varlen_attention(
     if (windows := _windows.get()) is not None and sliding_window is not None:
         windows.attended.add(sliding_window)
     if softcap is None and _takes_flash(query):
+        if len(set(segments)) == 1 and (sliding_window is None or sliding_window >= segments[0]):
+            return _equal(query, key, value, len(segments), dropout, scaling), None
         return _flash(query, key, value, segments, dropout, scaling, sliding_window), None
     pieces: list[torch.Tensor] = []
     order: list[tuple[int, int]] = []
@@ -176,6 +178,14 @@ def _flash(
         scale=scaling, window_size_left=left, window_size_right=0,
     )[0]  # fmt: skip
     return out.unsqueeze(0)
+
+
+def _equal(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: int, dropout: float, scaling: float | None
+) -> torch.Tensor:
+    """Segments of one length are a batch, for which sdpa has faster kernels (cuDNN's, on Hopper twice as fast)."""
+    q, k, v = (x[0].unflatten(1, (rows, -1)).transpose(0, 1) for x in (query, key, value))
+    return _shared(q, k, v, None, dropout, scaling).transpose(1, 2).flatten(0, 1).unsqueeze(0)
 
 
 @lru_cache(maxsize=4)

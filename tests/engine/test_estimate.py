@@ -249,6 +249,38 @@ def test_the_starter_project_is_estimated_within_a_fifth_of_what_was_measured() 
     assert found.total == pytest.approx(956e6, rel=0.2)
 
 
+QWEN3_8B = {
+    "model_type": "qwen3", "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936,
+    "tie_word_embeddings": False, "architectures": ["Qwen3ForCausalLM"],
+}  # fmt: skip
+LLAMA_1B = QWEN3_8B | {
+    "model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "head_dim": 64,
+    "vocab_size": 128256, "tie_word_embeddings": True, "architectures": ["LlamaForCausalLM"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "quantization", "train", "tokens", "measured"),
+    [
+        (QWEN3_8B, "nf4", {"activation_checkpointing": True}, 1024, 8.473e9),
+        (QWEN3_8B, "nf4", {"activation_checkpointing": True, "optimizer": "adamw_8bit"}, 1024, 8.213e9),
+        (QWEN3_8B, "nf4", {}, 1024, 13.11e9),
+        (QWEN3_8B, "nf4", {}, 4096, 28.42e9),
+        (LLAMA_1B, "none", {}, 8192, 13.94e9),
+    ],
+)
+def test_the_estimate_on_a_gpu_is_near_what_an_h100_gave_away(
+    tmp_path: Path, config: dict[str, Any], quantization: str, train: dict[str, Any], tokens: int, measured: float
+) -> None:
+    """Runs of tests/benchmarks/gpu on an NVIDIA H100 80 GB."""
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    base = architecture.read(tmp_path)
+    table = project(lora={"r": 16}, model={"quantization": quantization}, train={"micro_batch_tokens": 16384, **train})
+    found = estimate.of_base(base, table, "cuda", step_tokens=tokens, longest=1024)
+    assert found.total == pytest.approx(measured, rel=0.06)
+
+
 # --- the verb
 
 

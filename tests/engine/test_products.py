@@ -171,8 +171,9 @@ cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 @cuda
+@pytest.mark.parametrize("segments", [(9, 1, 17, 13), (10, 10, 10, 10), (40,)])
 @pytest.mark.parametrize("window", [None, 4])
-def test_one_kernel_over_all_segments_is_attention_in_each(window: int | None) -> None:
+def test_one_kernel_over_all_segments_is_attention_in_each(window: int | None, segments: tuple[int, ...]) -> None:
     from engine.models.attention import varlen_attention
 
     draw = torch.Generator("cuda").manual_seed(0)
@@ -181,11 +182,21 @@ def test_one_kernel_over_all_segments_is_attention_in_each(window: int | None) -
     results = []
     for dtype in (torch.float32, torch.bfloat16):
         inputs = [x.to(dtype).clone().requires_grad_() for x in (q, k, v)]
-        out, _ = varlen_attention(torch.nn.Module(), *inputs, None, sliding_window=window, segments=(9, 1, 17, 13))
+        out, _ = varlen_attention(torch.nn.Module(), *inputs, None, sliding_window=window, segments=segments)
         out.square().sum().backward()
         results.append([out.float(), *(x.grad.float() for x in inputs if x.grad is not None)])
     for exact, found in zip(*results, strict=True):
         assert relative(found, exact) < 2e-2
+
+
+def test_segments_of_one_length_as_a_batch_are_attention_in_each() -> None:
+    from engine.models.attention import _equal, varlen_attention
+
+    draw = torch.Generator().manual_seed(0)
+    q = torch.randn(1, 8, 40, 16, generator=draw)
+    k, v = (torch.randn(1, 2, 40, 16, generator=draw) for _ in range(2))
+    expected, _ = varlen_attention(torch.nn.Module(), q, k, v, None, segments=(10, 10, 10, 10))
+    assert relative(_equal(q, k, v, 4, 0.0, None), expected) < 1e-6
 
 
 @cuda

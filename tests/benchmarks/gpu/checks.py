@@ -153,10 +153,14 @@ def run_to(training: Any, step: int) -> None:
 
 
 def resumed(folder: Path, device: str, optimizer: str) -> Facts:
-    """Eight steps, and eight with a stop and a freshly loaded base after the fourth, by kernels that repeat themselves."""
+    """Eight steps, and eight with a stop and a freshly loaded base after the fourth.
+
+    FlashAttention's backward pass adds in an order of its own, unless deterministic kernels are asked for.
+    """
     options = {"steps": 8, "examples_per_step": 2, "optimizer": optimizer, "learning_rate": 1e-3}
     results, losses = [], []
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    strict = "CUBLAS_WORKSPACE_CONFIG" in os.environ  # ":4096:8", without which cuBLAS refuses
+    torch.use_deterministic_algorithms(strict)
     for stop in (None, None, 4):
         project, loaded, _ = load_ours(folder / "llama", "nf4", device, **options)
         said: list[Any] = []
@@ -174,7 +178,8 @@ def resumed(folder: Path, device: str, optimizer: str) -> Facts:
         results.append({n: p.detach().cpu() for n, p in loaded.parameters()})
     torch.use_deterministic_algorithms(False)
     chance, off = apart(results[1], results[0]), apart(results[2], results[0])
-    return {"off when repeated": chance, "off when resumed": off, "losses": losses, "ok": off <= 3 * chance + 1e-6}
+    right = off == 0.0 if strict or device == "cpu" else off <= 3 * chance + 1e-2
+    return {"off when repeated": chance, "off when resumed": off, "losses": losses, "bits": strict, "ok": right}
 
 
 def halving(folder: Path, device: str) -> Facts:
@@ -305,7 +310,7 @@ def verbs(device: str, steps: int) -> Facts:
     return facts | {"ok": all(p < base for p in better.values()) and bool(better)}
 
 
-def all_checks(folder: Path, device: str, tiny: bool) -> dict[str, Facts]:
+def all_checks(folder: Path, device: str, tiny: bool, only: str = "") -> dict[str, Facts]:
     from engine.models import kernels
 
     size = MEDIUM | ({"vocab_size": 2000, "hidden_size": 128, "intermediate_size": 256, "head_dim": 16} if tiny else {})
@@ -335,7 +340,7 @@ def all_checks(folder: Path, device: str, tiny: bool) -> dict[str, Facts]:
             "proved": kernels.proved(torch.device("cuda")),
         }
         wanted["resume, adamw_8bit"] = lambda: resumed(folder, device, "adamw_8bit")
-    return {name: attempt(name, check) for name, check in wanted.items()}
+    return {name: attempt(name, check) for name, check in wanted.items() if only in name}
 
 
 def attempt(name: str, check: Callable[[], Facts]) -> Facts:

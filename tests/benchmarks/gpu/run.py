@@ -2,8 +2,9 @@
 
     python tests/benchmarks/gpu/run.py --out FOLDER [--parts checks train:1b:none train:8b:nf4 room:8b side:8b:nf4 ...]
 
-    checks              the engine's promises on this device (checks.py)
-    train:SHAPE:QUANT   training against transformers.Trainer + PEFT, and a profile of ours (speed.py)
+    checks[:WORD]       the engine's promises on this device (checks.py), or those with WORD in their name
+    train:SHAPE:QUANT   training against transformers.Trainer + PEFT, and a profile of ours (speed.py);
+                        with `:alone` at its end only ours
     room:8b             the memory that NF4 takes at a length of 1,024
     side:SHAPE:QUANT    base and adapters side by side against PEFT (sidebyside.py)
 
@@ -58,7 +59,7 @@ class Bases:
         return base
 
 
-def train(bases: Bases, name: str, quantization: str, out: Path, args: argparse.Namespace) -> Facts:
+def train(bases: Bases, name: str, quantization: str, out: Path, args: argparse.Namespace, alone: str = "") -> Facts:
     base, shape, device = bases.path(name), shape_of(name, args.tiny), bases.device
     steps, per_step = (3, 4) if args.tiny else (args.steps, PER_STEP[name])
     options = {"steps": steps, "examples_per_step": per_step, "micro_batch_tokens": 16384}
@@ -78,7 +79,7 @@ def train(bases: Bases, name: str, quantization: str, out: Path, args: argparse.
     facts["profile, long"] = speed.profile(loaded, long_project, long_rows, table, device)
     del loaded
     clear(device)
-    if args.no_peers:
+    if alone:
         return facts
     started = time.perf_counter()
     causal = speed.load_theirs(base, quantization, device)
@@ -147,9 +148,9 @@ def machine() -> Facts:
 def one(part: str, bases: Bases, out: Path, args: argparse.Namespace) -> Any:
     kind, *rest = part.split(":")
     if kind == "checks":
-        return checks.all_checks(Path(tempfile.mkdtemp()), bases.device, args.tiny)
+        return checks.all_checks(Path(tempfile.mkdtemp()), bases.device, args.tiny, *rest)
     if kind == "train":
-        return train(bases, rest[0], rest[1], out, args)
+        return train(bases, rest[0], rest[1], out, args, *rest[2:])
     if kind == "room":
         return room(bases, rest[0], args)
     return side(bases, rest[0], rest[1], args)
@@ -170,7 +171,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--parts", nargs="+", default=PARTS)
     parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--tokens", type=int, default=64)
     args = parser.parse_args()
