@@ -85,7 +85,7 @@ def test_ctrl_c_leaves_the_run_alone(call: Call) -> None:
     try:
         assert process.stdout is not None
         seen = ""
-        while "step 2/9" not in seen:
+        while "step 1/9" not in seen:
             seen = process.stdout.readline()
             assert seen
         process.send_signal(signal.SIGINT)
