@@ -143,6 +143,9 @@ class Part:
                 if not self.writing[i].stopped and self.on_piece is not None:
                     self.on_piece(self.places[i], token, logprob)
 
+    def forget(self) -> None:
+        self._rows = None
+
     def answers(self) -> dict[int, Answer]:
         """By place, of what has been written so far."""
         return {p: w.answer(self.loaded.tokenizer) for p, w in zip(self.places, self.writing, strict=True)}
@@ -192,6 +195,11 @@ class Together:
                 while not part.done:
                     part.advance(None)
                     yield
+
+    def forget(self) -> None:
+        """Let go of what the model remembers of these texts; nothing can be written any more."""
+        for part in [*([self.shared] if self.shared else []), *self.alone]:
+            part.forget()
 
     def results(self, digests: Mapping[str, str]) -> dict[int, Compared]:
         """Each column's answer so far with its proof, by place; columns whose prompt has not been read are missing.

@@ -102,6 +102,7 @@ class Writing:
 
     def end(self) -> None:
         """Say the answers, whole or cut off, and that this is all; or what went wrong."""
+        self.together.forget()  # now, and not when Python finds out that nobody refers to it
         if self.failed is not None:
             self.ticket.end(refusal(self.request.id, self.failed))
             memory.release(self.owner.loaded.device)

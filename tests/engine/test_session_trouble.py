@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from engine.addresses import socket_of
 from engine.client import Client
 from engine.errors import WorkFailed
 from engine.generation import together
+from engine.generation.decoding import Rows
 from engine.jobs.job import job
 from engine.models import memory
 from engine.models.loaded import Loaded
@@ -215,6 +217,25 @@ def test_a_gpu_that_failed_ends_the_process_with_a_clear_event(
 def test_which_errors_are_the_end(error: Exception, fatal: bool) -> None:
     assert memory.is_fatal(error) == fatal
     assert not (memory.is_fatal(error) and memory.is_out_of_memory(error))
+
+
+@pytest.mark.parametrize("how", ["cancelled", "gone"])
+def test_a_generation_that_is_given_up_frees_its_memory(session, how: str) -> None:
+    """Keys and values of what was read and written are with no one any more."""
+    _, folder = session
+    client, other = Client(folder, timeout=60), Client(folder, timeout=60)
+    client.send(Generate(1, [Asked(None, [ASK])] * 3, max_new_tokens=220, temperature=1.0, stop=[]))
+    next(client.replies())
+    assert any(isinstance(x, Rows) for x in gc.get_objects())
+    if how == "gone":
+        client.close()
+    else:
+        client.send(protocol.Cancel(2, 1))
+    assert isinstance(ask(other, None)[-1], Done)
+    deadline = time.monotonic() + 20
+    while any(isinstance(x, Rows) for x in gc.get_objects()):
+        assert time.monotonic() < deadline, "a given-up generation still holds its rows"
+        time.sleep(0.05)
 
 
 # --- who waits for whom
