@@ -152,7 +152,7 @@ class SessionTalk(_Base):
     def end(self) -> None:
         """The tab is closed: leave the session alone."""
         self._over = True
-        self._leave("the tab was closed")
+        self._leave("the tab was moved or closed while this was written")
 
     # --- what it says
 

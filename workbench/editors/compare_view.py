@@ -55,6 +55,7 @@ class CompareView(RowPrompts, Asking, Editor):
         self._chosen = False
         self._lived: list[str] = []
         self._last_focus: Widget | None = None
+        self._handed: dict[str, Any] | None = None
         self.begin_asking(Comparison())
         self.begin_rows()
 
@@ -69,6 +70,9 @@ class CompareView(RowPrompts, Asking, Editor):
         self.heading = f"compare {self.target}"
         self.app.workspace_changed.subscribe(self, self._snapshot)
         self.set_interval(TICK_SECONDS, self._tick)
+        if self._handed is not None:
+            self.box.put(self._handed["text"])
+            self.box.earlier = self._handed["earlier"]
         self._choose_columns()
         self.look()
         self.changed()
@@ -82,6 +86,22 @@ class CompareView(RowPrompts, Asking, Editor):
 
     def on_show(self) -> None:
         self.changed()
+
+    def handed_over(self) -> Any:
+        return {"comparison": self.comparison, "mode": self.mode, "text": self.box.text, "earlier": self.box.earlier}
+
+    def take_over(self, handed: Any) -> None:
+        self.comparison = self.talk.comparison = handed["comparison"]
+        self.mode, self.at, self._chosen, self._handed = handed["mode"], self.comparison.focused, True, handed
+
+    async def may_close(self) -> bool:
+        """What was asked is in the transcripts; a prompt that was not sent is nowhere else."""
+        from workbench.modals.confirm import Confirm
+
+        if not self.box.text.strip():
+            return True
+        question = "The prompt in the box was not sent. Close the comparison all the same?"
+        return bool(await self.app.push_screen_wait(Confirm(question, yes="Close")))
 
     def focus_first(self) -> None:
         """Where the focus was last; the box at first."""

@@ -28,7 +28,7 @@ class PromptBox(TextArea):
     SCOPES: ClassVar = ("prompt",)
     BINDINGS: ClassVar = actions.bindings("prompt")
     DEFAULT_CSS = """
-    PromptBox { height: auto; min-height: 3; max-height: 8; width: 1fr; padding: 0 1; background: $surface;
+    PromptBox { height: auto; min-height: 3; max-height: 8; width: 1fr; min-width: 12; padding: 0 1; background: $surface;
                 border: none; border-top: solid $panel-lighten-2; }
     PromptBox:focus { border: none; border-top: solid $primary; }
     """

@@ -431,3 +431,30 @@ async def test_a_good_answer_becomes_the_last_row_of_the_data(start: Start, work
         file = workspace / "data" / "rows.jsonl"
         await until(pilot, lambda: len(file.read_text().splitlines()) == 9)
         assert json.loads(file.read_text().splitlines()[-1]) == {"prompt": "apples", "completion": "an answer"}
+
+
+async def test_a_tab_that_is_moved_keeps_the_comparison_and_the_typed_prompt(
+    start: Start, workspace: Path, scripted
+) -> None:
+    with_adapter(workspace)
+    scripted()
+    async with start((120, 40)) as pilot:
+        app: Any = pilot.app
+        view = await opened(pilot, "demo/0001")
+        await until(pilot, lambda: view.link is not None)
+        await pilot.press(*"apples", "enter")
+        await answered(pilot, view)
+        await pilot.press(*"half")
+        await pilot.press("ctrl+backslash")
+        await until(pilot, lambda: len(app.workbench.editors.groups) == 2)
+        moved = app.workbench.editors.find("compare:demo")
+        await until(pilot, lambda: moved is not view and moved.is_mounted and moved.link is not None)
+        assert said_by(moved) == ["an answer", "an answer"] and moved.box.text == "half"
+        moved.box.focus()
+        await pilot.press("escape", "x")  # in this pane it swaps columns
+        assert [c.name for c in moved.comparison.columns] == ["demo-0001", "base"]
+        app.do("tab.close")
+        await until(pilot, lambda: "was not sent" in text_of(pilot))
+        await pilot.press("n")
+        await until(pilot, lambda: len(app.screen_stack) == 1)
+        assert moved.is_mounted and moved.box.text == "half"
