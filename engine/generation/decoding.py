@@ -219,7 +219,8 @@ def inference(loaded: Loaded) -> Iterator[None]:
     tables, biases that bitsandbytes casts in place) would be inference tensors, which training cannot use.
     """
     training = [module for module in loaded.causal.modules() if module.training]
-    loaded.causal.eval()
+    if training:
+        loaded.causal.eval()
     try:
         with torch.no_grad(), unpacked(loaded.causal), one_by_one(loaded.causal):
             yield

@@ -151,11 +151,34 @@ def detach(peft: Any, key: str) -> None:
 @contextlib.contextmanager
 def using(peft: Any, key: str | None) -> Iterator[None]:
     """While in the block adapter `key` is active, frozen; None: none is. Afterwards all is as it was."""
+    if key is None:
+        with _base_alone(peft):
+            yield
+        return
     with _kept(peft):
-        if key is not None:
-            peft.set_adapter(key, inference_mode=True)
-        _switch(peft, on=key is not None)
+        peft.set_adapter(key, inference_mode=True)
+        _switch(peft, on=True)
         yield
+
+
+@contextlib.contextmanager
+def _base_alone(peft: Any) -> Iterator[None]:
+    """What PEFT's `disable_adapter` does in forward passes, by its flag alone: nothing becomes frozen or trainable, and
+    it takes a fifth of the time, which every prompt pays."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import AuxiliaryTrainingWrapper
+
+    def turn(off: bool) -> None:
+        for module in peft.modules():
+            if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
+                module._disable_adapters = off
+
+    before = _off(peft)
+    turn(True)
+    try:
+        yield
+    finally:
+        turn(before)
 
 
 def _off(peft: Any) -> bool:
