@@ -353,6 +353,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command line (default: this process's) and exit with its code."""
     given = sys.argv[1:] if arguments is None else arguments
     _share_cores()
+    _allocate_in_segments()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 still shows something
@@ -375,6 +376,15 @@ def _share_cores() -> None:
     """
     if not os.environ.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
         os.environ["GOMP_SPINCOUNT"] = "1000"
+
+
+def _allocate_in_segments() -> None:
+    """Let torch's allocator on a GPU grow what it holds, instead of taking another block for each new length of a batch.
+
+    For rows of all lengths it held a third more than was used without this (10.4 GB for 7.7 GB), and 2 % more with it.
+    """
+    if not os.environ.keys() & {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}:
+        os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
 
 
 if __name__ == "__main__":
