@@ -27,9 +27,9 @@ MODES = {
     "tokens": "colour: how much likelier a token is here than under the other model",
     "numbers": "each token's probability here and under the other model",
 }
-WORDS = re.compile(r"\s+|\w+|[^\w\s]")
-MOST_WORDS = 4000
-"""Words of two answers, above which they are not compared while they are written."""
+WORDS = re.compile(r"\w+ ?|[^\w\s] ?|\s+")
+MOST_WORDS = 2000
+"""Words of two answers together, above which they are not compared."""
 
 
 # --- wrapping
@@ -104,12 +104,15 @@ def wrapped(runs: Iterable[Run], width: int) -> list[Line]:
 
 @lru_cache(maxsize=64)
 def differing(text: str, other: str) -> tuple[Run, ...]:
-    """`text` in runs; words that `other` has not there look "differs"."""
+    """`text` in runs; words that `other` has not there look "differs". Not for texts that still grow."""
     mine, theirs = WORDS.findall(text), WORDS.findall(other)
     if len(mine) + len(theirs) > MOST_WORDS:
         return ((text, ""), ("\n(too long to be compared word by word)", "note"))
     found: list[Run] = []
-    for kind, i, j, _, _ in difflib.SequenceMatcher(None, mine, theirs, autojunk=False).get_opcodes():
+    same = [w.rstrip(" ") for w in mine], [w.rstrip(" ") for w in theirs]
+    for kind, i, j, _, _ in difflib.SequenceMatcher(
+        None, *same
+    ).get_opcodes():  # autojunk: else cubic in repeated words
         if i < j:
             found.append(("".join(mine[i:j]), "" if kind == "equal" else "differs"))
     return tuple(found)
@@ -144,7 +147,7 @@ def answer_runs(answer: Answer | None, mode: str, other: Answer | None, rival: s
             "done": "an empty answer",
         }
         runs: list[Run] = [(words[answer.state], "note")] if words[answer.state] else []
-    elif mode == "diff" and other is not None and other.text and (answer.over or len(answer.text) < 4000):
+    elif mode == "diff" and other is not None and other.text and answer.over and other.over:
         runs = list(differing(answer.text[:LONGEST], other.text[:LONGEST]))
     elif mode in ("tokens", "numbers"):
         runs = token_runs(answer, rival, numbers=mode == "numbers", ascii=ascii)
