@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 
 from engine.errors import InputError
 from engine.places import KEY, Places
-from engine.tables import TABLES, DataTable, EvalTable, LoraTable, ModelTable, Project, Table, TrainTable
+from engine.tables import TABLES, DataTable, EvalTable, LaunchTable, LoraTable, ModelTable, Project, Table, TrainTable
 from engine.text import one_line, wrap
 
 FILE_NAME = "project.toml"
@@ -229,6 +229,12 @@ def _contradictions(tables: dict[str, Table], places: Places) -> list[Mistake]:
         found.append(Mistake(places.of(path), problem))
 
     model, data, lora, train, evaluation = (tables.get(n) for n in ("model", "data", "lora", "train", "eval"))
+    launch = tables.get("launch")
+    if isinstance(launch, LaunchTable) and launch.strategy == "fsdp":
+        wrong(
+            ("launch", "strategy"),
+            '`launch.strategy = "fsdp"` is not built yet: every process holds the whole base; use "data"',
+        )
     if isinstance(data, DataTable) and data.test is not None and data.test_fraction > 0:
         wrong(("data", "test_fraction"), "`data.test` and `data.test_fraction` exclude each other; keep one")
     if isinstance(lora, LoraTable):

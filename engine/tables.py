@@ -481,6 +481,25 @@ class LaunchTable(Table):
         "Never ask the network, use what is on disk.",
         why="Hub names need the network once; after that the cache has them",
     )
+    processes: int = key(
+        1,
+        "Processes that train together on each machine, each with the whole base and a share of every step's rows.",
+        unit="processes",
+        why="one a GPU is what helps; one process already uses all cores of a CPU",
+        ge=1,
+    )
+    machines: int = key(
+        1,
+        "Machines that train together; more than one are started with `loraworkbench launch-script`.",
+        unit="machines",
+        why="the others must see the same workspace",
+        ge=1,
+    )
+    strategy: Literal["data", "fsdp"] = key(
+        "data",
+        "What each process holds: data is the whole base, fsdp (not built yet) a part of it.",
+        why="each process trains on its own rows, and only the adapter's gradients are exchanged",
+    )
 
 
 class Project(Table):

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from engine import events, spec
 from engine.control import StopRequest
@@ -20,6 +20,9 @@ from engine.files import size_of, write_atomic
 from engine.jobs import record
 from engine.store import ProjectFolder, Run, Workspace
 from engine.tables import Project
+
+if TYPE_CHECKING:
+    from engine.training.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -52,31 +55,48 @@ class Beside(Protocol):
 
 
 def train(
-    folder: ProjectFolder, run: Run, project: Project, emit: Emit, stop: StopRequest, beside: Beside | None = None
+    folder: ProjectFolder,
+    run: Run,
+    project: Project,
+    emit: Emit,
+    stop: StopRequest,
+    beside: Beside | None = None,
+    ranks: Ranks | None = None,
 ) -> TrainResult:
     """Train the run's adapter, from its newest checkpoint where it has one.
 
     Args:
         beside: a session that has the base loaded; None: this process is for this training alone.
+        ranks: the processes that train together, of which rank 0 speaks and writes; None: this one alone.
 
     Raises:
         Stopped: a stop was asked for; the checkpoint is written.
-        InputError, WorkFailed: see `dataset.load`, `loading.load`, `loop.Training`.
+        InputError, WorkFailed: see `dataset.load`, `loading.load`, `loop.Training`; or the ranks read different data.
     """
     from engine.evaluation import matrix
     from engine.models.tokenizer import tokenizer_of
     from engine.tokens import dataset
     from engine.training import lora
     from engine.training.loop import Training
+    from engine.training.ranks import ALONE
 
+    ranks = ranks or ALONE
     workspace = Workspace(folder.workspace)
     beside = beside or _Alone(run, project, workspace, emit)
-    location, tokenizer = tokenizer_of(project, workspace)
-    data = dataset.load(project, workspace, tokenizer, emit)
-    dataset.store_ledger(run.path / "ledger.json", data)
+
+    def read() -> tuple[str, Any]:
+        location, tokenizer = tokenizer_of(project, workspace)
+        return location, dataset.load(project, workspace, tokenizer, emit)
+
+    location, data = ranks.after_lead(read)
+    if len(set(ranks.gather([data.digest]))) > 1:
+        remedy = "let all machines see the same workspace, with the same versions"
+        raise InputError("the ranks have read different rows, or their tokenizers differ", remedy=remedy)
+    if ranks.leads:
+        dataset.store_ledger(run.path / "ledger.json", data)
     loaded = beside.base()
     initial = lora.attach(loaded, project.lora, location, project.model.revision, project.train.seed)
-    made_from = record.write_run_json(run, project, data, location)
+    made_from = ranks.from_lead(lambda: record.write_run_json(run, project, data, location))
     unseen = data.test.examples if data.test else []
 
     def measure() -> float:
@@ -94,21 +114,25 @@ def train(
         run.checkpoints,
         made_from,
         initial,
-        measure if unseen else None,
-        lambda step: _samples(loaded, project, data, run, emit, step),
+        measure if unseen and ranks.leads else None,
+        (lambda step: _samples(loaded, project, data, run, emit, step)) if ranks.leads else None,
         stop,
+        ranks=ranks,
     )
     done = training.resume()
     if done:
         emit(events.Note(text=f"going on after step {done} of {training.steps}"))
-    with beside.prompts(training, data.template) as between:
-        reason = training.run(between)
+    with contextlib.ExitStack() as stack:
+        asked = stack.enter_context(beside.prompts(training, data.template)) if ranks.leads else None
+        reason = training.run(asked or (lambda: None))
     if reason == "stopped":
         raise Stopped(
             f"stopped after step {training.progress.step} of {training.steps}; the checkpoint is written",
             where=str(run.path),
             remedy=f"go on with `loraworkbench train {folder.name} --resume {int(run.path.name)}`",
         )
+    if not ranks.leads:
+        return TrainResult(reason, training.progress.step, run.adapter, None)
     best = training.restore_best()
     lora.save_adapter(run.adapter, loaded, initial, record.card(run, project, data, training.progress.step))
     emit(events.Saved(what="adapter", path=str(run.adapter), bytes=size_of(run.adapter), step=training.progress.step))

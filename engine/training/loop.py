@@ -32,6 +32,7 @@ from engine.tables import Project
 from engine.tokens.examples import Example, collate, split_by_tokens
 from engine.training import checkpoint, lora, optimizer, order
 from engine.training.checkpoint import Progress
+from engine.training.ranks import ALONE, Ranks
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Training:
     Attributes:
         measure: unseen loss in nats per supervised token, or None where there is nothing unseen.
         sample: answers the prompts to watch and emits them, given the step.
-        initial: see `lora.attach`. checkpoints: their folder.
+        initial: see `lora.attach`. checkpoints: their folder. ranks: the processes that train together.
         reason: why it ended: "done", "stopped" or "early stopping".
     """
 
@@ -55,6 +56,7 @@ class Training:
     measure: Callable[[], float] | None = None
     sample: Callable[[int], None] | None = None
     stop: StopRequest = field(default_factory=StopRequest)
+    ranks: Ranks = ALONE
     progress: Progress = field(default_factory=Progress)
     reason: str = "done"
 
@@ -84,7 +86,7 @@ class Training:
 
     def resume(self) -> int:
         """Go on from the newest checkpoint; returns the step it holds (0: there is none)."""
-        steps = checkpoint.steps_in(self.checkpoints)
+        steps = self.ranks.from_lead(lambda: checkpoint.steps_in(self.checkpoints))
         if steps:
             newest = checkpoint.path_of(self.checkpoints, steps[-1])
             self.progress = checkpoint.load(newest, self.loaded, self.optimizer, self.made_from)
@@ -111,6 +113,7 @@ class Training:
                 does not fit into memory, or a checkpoint cannot be written.
         """
         self.loaded.causal.train()
+        self.ranks.alike([p for _, p in self.loaded.parameters()])
         while self.progress.step < self.steps and self.reason == "done":
             yield from self._step()
             self._between_steps()
@@ -123,12 +126,12 @@ class Training:
         chosen = [self.examples[i] for i in place.examples]
         denominator = float(sum(e.weights[1:].sum() for e in chosen))
         optimizer.set_learning_rate(self.optimizer, rate)
-        parts, losses = yield from self._accumulate(step, chosen, denominator)
+        own, parts, losses = yield from self._accumulate(step, chosen, denominator)
         parameters = [p for _, p in self.loaded.parameters()]
+        total = self.ranks.summed(parameters, torch.stack(losses).sum() if losses else torch.zeros(()))
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.train.max_gradient_norm or math.inf)
-        total = torch.stack(losses).sum()
         if not bool(torch.isfinite(total + norm)):
-            self._refuse(step, chosen, parts, losses)
+            self._refuse(step, own, parts, losses)
         if denominator > 0:
             optimizer.step(self.optimizer)
         self.progress.step += 1
@@ -152,27 +155,31 @@ class Training:
 
     def _accumulate(
         self, step: int, chosen: list[Example], denominator: float
-    ) -> Generator[None, None, tuple[list[list[int]], list[torch.Tensor]]]:
-        """A step's gradient, begun again with smaller micro-batches (places in `chosen`) where memory runs out.
+    ) -> Generator[None, None, tuple[list[Example], list[list[int]], list[torch.Tensor]]]:
+        """The gradient of this rank's part of a step, begun again with smaller micro-batches where memory runs out.
 
         Returns:
-            The micro-batches, and the share of the loss of each.
+            This rank's examples, the micro-batches (places in them), and the share of the loss of each.
         """
+        hands = self.ranks.deal(chosen)
+        own = hands[self.ranks.number]
         while True:
             self.optimizer.zero_grad(set_to_none=True)
-            parts = split_by_tokens([len(e) for e in chosen], self.micro_tokens)
+            parts = split_by_tokens([len(e) for e in own], self.micro_tokens)
             losses: list[torch.Tensor] = []
             for number, part in enumerate(parts):
-                torch.manual_seed(order.random_seed(self.train.seed, step, number))
-                share = memory.attempt(partial(self._backward, [chosen[i] for i in part], denominator))
+                torch.manual_seed(order.random_seed(self.train.seed, step, self.ranks.stream(number)))
+                share = memory.attempt(partial(self._backward, [own[i] for i in part], denominator))
                 if share is None:
                     break
                 losses.append(share)
                 self._tick(step, number + 1, len(parts))
                 yield
-            else:
-                return parts, losses
-            self._halve(chosen, parts)
+            short = 0 if len(losses) == len(parts) else 1 if len(parts) < len(own) else 2
+            short = self.ranks.highest(short)
+            if not short:
+                return own, parts, losses
+            self._halve(hands, alone=short == 2)
 
     def _backward(self, examples: list[Example], denominator: float) -> torch.Tensor:
         """Add a micro-batch's gradient; its share of the step's loss, still on the device."""
@@ -191,10 +198,12 @@ class Training:
             self._said = time.monotonic()
             self.emit(events.Stage(name=f"step {step + 1}", done=done, total=total, unit="micro-batches"))
 
-    def _halve(self, chosen: list[Example], parts: list[list[int]]) -> None:
+    def _halve(self, hands: list[list[Example]], alone: bool) -> None:
+        """Smaller micro-batches on every rank; `alone`: memory ran out for a single example."""
         self.optimizer.zero_grad(set_to_none=True)
-        longest, tokens = max(len(e) for e in chosen), sum(len(e) for e in chosen)
-        if len(parts) == len(chosen):
+        longest = max(len(e) for hand in hands for e in hand)
+        tokens = max(sum(len(e) for e in hand) for hand in hands)
+        if alone:
             raise WorkFailed(
                 f"not enough memory for a single example of {longest} tokens",
                 remedy="lower train.max_length or lora.r, or set train.activation_checkpointing = true",
@@ -204,10 +213,11 @@ class Training:
         how = f"in micro-batches of {self.micro_tokens} tokens; its denominator is the same"
         self.emit(events.Note(text=f"out of memory: the step is repeated {how}", level="warning"))
 
-    def _refuse(self, step: int, chosen: list[Example], parts: list[list[int]], losses: list[torch.Tensor]) -> None:
+    def _refuse(self, step: int, own: list[Example], parts: list[list[int]], losses: list[torch.Tensor]) -> None:
         """Stop before the optimizer touches the weights, and name the rows."""
-        bad = [p for p, share in zip(parts, losses, strict=True) if not math.isfinite(float(share))] or parts
-        rows = [chosen[i].where for part in bad for i in part]
+        bad = [p for p, share in zip(parts, losses, strict=True) if not math.isfinite(float(share))]
+        rows = self.ranks.gather([own[i].where for part in bad for i in part])
+        rows = rows or self.ranks.gather([own[i].where for part in parts for i in part])
         more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
         self.optimizer.zero_grad(set_to_none=True)
         if step > 0:
@@ -228,6 +238,7 @@ class Training:
             self.sample(step)
         if self.stop and not last and self.reason == "done":
             self.reason = "stopped"
+        self.reason = self.ranks.agree(self.reason)
         due = train.save_every and step % train.save_every == 0
         best = train.early_stopping and self.progress.best_step == step
         if last or self.reason != "done" or due or best:
@@ -255,11 +266,15 @@ class Training:
             self.reason = "early stopping"
 
     def _save(self) -> None:
+        if not self.ranks.leads:
+            return
         path, size = checkpoint.save(self.checkpoints, self.loaded, self.optimizer, self.progress, self.initial)
         self._retain()
         self.emit(events.Saved(what="checkpoint", path=str(path), bytes=size, step=self.progress.step))
 
     def _retain(self) -> None:
+        if not self.ranks.leads:
+            return
         best = self.progress.best_step if self.train.early_stopping else None
         checkpoint.retain(self.checkpoints, self.train.keep_checkpoints, best)
 

@@ -102,6 +102,7 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "generate.stop": st.lists(TEXT, max_size=3),
     "generate.prompts": st.lists(TEXT, max_size=3),
     "launch.device": st.sampled_from(["auto", "cpu", "cuda", "cuda:3"]),
+    "launch.strategy": st.just("data"),
 }
 EVERYTHING = st.fixed_dictionaries(
     {
@@ -317,6 +318,7 @@ def test_text_is_no_number_and_a_number_no_truth() -> None:
         ("eval.exact_match = 'regex'", "1:1: `eval.answer_pattern` needs a group"),
         ("[eval]\nexact_match='regex'\nanswer_pattern='(['", "3:1: `eval.answer_pattern` is not a regular"),
         ("train.early_stopping = 2", "1:7: `train.early_stopping` needs measurements"),
+        ("launch.strategy = 'fsdp'", '1:8: `launch.strategy = "fsdp"` is not built yet'),
     ],
 )
 def test_keys_that_contradict_each_other(text: str, said: str) -> None:
