@@ -56,7 +56,7 @@ class EditorGroup(Vertical):
         self.retitle()
 
     def retitle(self) -> None:
-        for strip in self.query(TabStrip):  # none is left in a group that was taken out meanwhile
+        for strip in self.query_children(TabStrip):  # none is left in a group that was taken out meanwhile
             strip.tabs = tuple(Tab(e.uri, e.heading, e.dirty) for e in self.all)
             strip.front = self.front.uri if self.front else ""
 

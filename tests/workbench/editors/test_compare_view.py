@@ -458,3 +458,22 @@ async def test_a_tab_that_is_moved_keeps_the_comparison_and_the_typed_prompt(
         await pilot.press("n")
         await until(pilot, lambda: len(app.screen_stack) == 1)
         assert moved.is_mounted and moved.box.text == "half"
+
+
+async def test_what_a_run_answered_while_it_was_trained_is_stepped_through(
+    start: Start, workspace: Path, scripted
+) -> None:
+    asked = [events.Sample(model="adapter", prompt="2 + 2?", text=f"answer at {s}", step=s) for s in (10, 20)]
+    folder = write_run(workspace, "demo/0001", [started(), *steps(20), *asked, events.Finished(reason="done")])
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_config.json").write_text("{}")
+    scripted()
+    async with start((120, 40)) as pilot:
+        view = await opened(pilot, "demo/0001")
+        await until(pilot, lambda: [c.name for c in view.comparison.columns] == ["base", "demo-0001"])
+        await pilot.press("escape", "w")
+        await until(pilot, lambda: "base was not trained" in text_of(pilot))
+        await pilot.press("l", "w")
+        await until(pilot, lambda: "answer at 20" in text_of(pilot))
+        await pilot.press("left")
+        await until(pilot, lambda: "answer at 10" in text_of(pilot))
