@@ -477,3 +477,40 @@ async def test_what_a_run_answered_while_it_was_trained_is_stepped_through(
         await until(pilot, lambda: "answer at 20" in text_of(pilot))
         await pilot.press("left")
         await until(pilot, lambda: "answer at 10" in text_of(pilot))
+
+
+async def test_settings_are_checked_and_asked_with(start: Start, workspace: Path, scripted) -> None:
+    session = scripted()
+    async with start((80, 24)) as pilot:
+        view = await opened(pilot)
+        await until(pilot, lambda: view.link is not None)
+        await pilot.press("escape", "g")
+        await until(pilot, lambda: "prompts are" in text_of(pilot))
+        await pilot.press("l", "tab", "l", "tab", "tab", *"hot", "enter")
+        await until(pilot, lambda: "temperature is a number, not hot" in text_of(pilot))
+        await pilot.press("backspace", "backspace", "backspace", *"0.7", "tab", *"1.5", "enter")
+        await until(pilot, lambda: "top p is above 0 and at most 1" in text_of(pilot))
+        await pilot.press("backspace", "backspace", "backspace", "enter")
+        await until(pilot, lambda: view.comparison.sampling.raw)
+        assert "raw, t 0.7" in text_of(pilot) and view.comparison.sampling.history == "shared"
+        await pilot.press("i", *"The train", "enter")
+        await answered(pilot, view)
+        request = next(r for r in session.requests if isinstance(r, protocol.Generate))
+        assert (request.columns[0].text, request.temperature, request.top_p) == ("The train", 0.7, None)
+
+
+async def test_any_checkpoint_of_any_run_is_picked_by_typing(start: Start, workspace: Path, scripted) -> None:
+    folder = write_run(workspace, "demo/0001", [started(), *steps(20), events.Finished(reason="done")])
+    for step in (10, 20):
+        (folder / "checkpoints" / f"step-{step:06d}").mkdir(parents=True)
+    session = scripted()
+    async with start((80, 24)) as pilot:
+        view = await opened(pilot)
+        await until(pilot, lambda: view.link is not None)
+        await pilot.press("escape", "m", *"step 10")
+        await until(pilot, lambda: "demo/0001 step 10" in text_of(pilot) and "step 20" not in text_of(pilot))
+        await pilot.press("enter")
+        await until(pilot, lambda: view.comparison.columns[0].name == "demo-0001-step-10")
+        await until(pilot, lambda: any(isinstance(r, protocol.Load) for r in session.requests))
+        load = next(r for r in session.requests if isinstance(r, protocol.Load))
+        assert load.path == str(folder / "checkpoints" / "step-000010") and load.name == "demo-0001-step-10"
