@@ -199,7 +199,9 @@ class WorkbenchApp(App[int]):
         if action == "do" and parameters:
             if parameters[0] == "app.menu":
                 return isinstance(self.screen, WorkbenchScreen) and not takes_text(self.focused)
-            if not isinstance(self.screen, WorkbenchScreen):
+            if parameters[0] == "focus.leave" or not isinstance(
+                self.screen, WorkbenchScreen
+            ):  # no word where it leaves nothing
                 return self.handler(actions.registry()[str(parameters[0])]) is not None
         return super().check_action(action, parameters)
 

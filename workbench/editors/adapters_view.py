@@ -173,9 +173,9 @@ class AdaptersView(LevelsView):
             made = self.under_cursor("merged", self._merged)
             self.inspected = shown.report_text(made, INSPECTOR_WIDTH) if made is not None else None
         elif self.level in ("list", "details"):
-            self.inspected = shown.details(self.entry) if self.entry is not None else None
+            self.inspected = shown.details(self.entry, self.app.root) if self.entry is not None else None
             if self.level == "details" and self.entry is not None:
-                self.query_one("#details", ScrolledText).put(shown.details(self.entry))
+                self.query_one("#details", ScrolledText).put(shown.details(self.entry, self.app.root))
 
     def on_sortable_table_moved(self, event: SortableTable.Moved) -> None:
         event.stop()

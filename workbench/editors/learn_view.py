@@ -5,6 +5,7 @@ Comes from: `models.theory`, whose facts are read in a thread. It changes nothin
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Sequence
 from dataclasses import replace
@@ -38,7 +39,7 @@ class Page(VerticalScroll, can_focus=True):
     """Scrolls; the keys are the view's."""
 
     DEFAULT_CSS = """
-    Page { height: 1fr; width: 1fr; padding: 0 2; scrollbar-size: 1 1; }
+    Page { height: 1fr; width: 1fr; padding: 0 2; scrollbar-size: 1 1; scrollbar-gutter: stable; }
     Page > Static { height: auto; width: 1fr; }
     Page > LineChart { height: 14; max-width: 92; margin-bottom: 1; }
     """
@@ -70,6 +71,7 @@ class LearnView(Editor):
         self.lines: list[Line] = []
         self._link = -1
         self._shown: tuple[object, ...] = ()
+        self._laying = asyncio.Lock()
 
     @property
     def topic(self) -> str:
@@ -100,8 +102,6 @@ class LearnView(Editor):
         self.run_worker(self._fetch(work), exit_on_error=False, exclusive=True, group="facts")
 
     async def _fetch(self, work) -> None:
-        import asyncio
-
         try:
             self.facts = await asyncio.to_thread(work)
         except Exception as error:  # a project folder that goes away while it is read
@@ -132,9 +132,12 @@ class LearnView(Editor):
             return [Note(f"This page cannot be worked out for {self.facts.project}: {type(error).__name__}: {error}")]
 
     async def _show(self) -> None:
-        """Lay the page out: texts between charts, each in a widget of its own."""
-        if not self.is_mounted:
-            return
+        """Lay the page out: texts between charts, each in a widget of its own; one laying out after the other."""
+        async with self._laying:
+            if self.is_mounted:
+                await self._lay_out()
+
+    async def _lay_out(self) -> None:
         width = max(20, self.page.scrollable_content_region.width or self.size.width - 5)
         blocks = self._blocks()
         parts = self._parts(blocks, width)
@@ -145,7 +148,7 @@ class LearnView(Editor):
         else:
             from workbench.widgets.line_chart import LineChart
 
-            self._shown = kinds
+            self._shown = ()  # a cancelled one begins anew
             await self.page.remove_children()
             made = [
                 LineChart(p.heading, p.unit, ascii=self.app.ascii) if isinstance(p, Chart) else Static(markup=False)
@@ -154,6 +157,7 @@ class LearnView(Editor):
             for chart in made:
                 chart.can_focus = False
             await self.page.mount(*made)
+            self._shown = kinds
             for widget, part in zip(made, parts, strict=True):
                 self._fill(widget, part)
         self.told = f"{list(TOPICS).index(self.topic) + 1}/{len(TOPICS)}  n next  p previous"
@@ -204,7 +208,7 @@ class LearnView(Editor):
         self._again()
 
     def _again(self) -> None:
-        self.run_worker(self._show(), exit_on_error=False, exclusive=True, group="layout")
+        self.run_worker(self._show(), exit_on_error=False, group="layout")
 
     # --- keys
 

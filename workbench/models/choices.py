@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from workbench import actions
 from workbench.models.workspace import Snapshot
@@ -49,7 +49,7 @@ def split(query: str) -> tuple[str, str]:
 
 def things(snapshot: Snapshot, open_uris: Sequence[str]) -> list[Choice]:
     """Tabs that can be opened; what is open already comes first."""
-    found = [Choice(uri.partition(":")[2] or uri, "open", uri=uri) for uri in open_uris]
+    found: list[Choice] = []
     for name, project in snapshot.projects.items():
         found += [
             Choice(f"{name} project.toml", "project", uri=f"project:{name}"),
@@ -60,7 +60,9 @@ def things(snapshot: Snapshot, open_uris: Sequence[str]) -> list[Choice]:
         ]
         found += [Choice(r.label, f"run, {r.state}", uri=f"run:{r.label}") for r in reversed(project.runs)]
     found += [Choice(file, "file", uri=f"file:{file}") for file in snapshot.data]
-    return _unique(found)
+    known = {c.uri: c for c in found}
+    opened = [known.get(uri) or Choice(uri.replace(":", " ", 1).strip(), uri=uri) for uri in open_uris]
+    return _unique([*(replace(c, detail="open") for c in opened), *found])
 
 
 def runs(snapshot: Snapshot) -> list[Choice]:

@@ -78,11 +78,12 @@ def sorted_entries(entries: Sequence[Entry], key: str, descending: bool) -> list
     return sorted(have, key=get, reverse=descending) + [e for e in entries if get(e) is None]
 
 
-def details(entry: Entry) -> Content:
-    """An adapter in full."""
+def details(entry: Entry, root: Path) -> Content:
+    """An adapter in full; its folder as seen from the workspace `root`."""
     info = entry.info
     if info is None:
         return Content.assemble((f"{one_line(entry.label)}\n\n", "bold"), (one_line(entry.problem), "$text-error"))
+    folder = entry.path.relative_to(root) if entry.path.is_relative_to(root) else entry.path
     kind = " + ".join(n for n, on in (("rsLoRA", info.rslora), ("DoRA", info.dora)) if on) or "LoRA"
     pairs = [
         ("adapter", entry.label), ("kind", " + ".join([kind, *info.variants])),
@@ -92,7 +93,7 @@ def details(entry: Entry) -> Content:
         ("targets", f"{', '.join(info.targets)} ({info.modules:,} modules)"),
         *([("stored", f"{', '.join(info.modules_to_save)} in full")] if info.modules_to_save else []),
         ("parameters", f"{info.parameters:,} {info.dtype} in {info.tensors:,} tensors"), ("size", size(info.bytes)),
-        ("made", when(entry.when)), ("sha256", info.sha256 or "hashing…"), ("folder", str(entry.path)),
+        ("made", when(entry.when)), ("sha256", info.sha256 or "hashing…"), ("folder", str(folder)),
     ]  # fmt: skip
     if entry.row is not None:
         base = f" (base {short(entry.base.perplexity)})" if entry.base is not None else ""
