@@ -10,7 +10,7 @@ Comes from: a project's data, read as `train` reads it, except that too many ref
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from engine import events
@@ -32,7 +32,7 @@ class Wanted:
     """Which rows to show.
 
     Attributes:
-        split: "train" or "test"; None: train, and for `where` both.
+        split: "train" or "test"; None: train, and for `where` or where one source is parted, both.
         row: number of the first one in its source, from 1. where: its place, "FILE:LINE".
         limit: how many. tokens: list their tokens, too.
     """
@@ -206,21 +206,44 @@ def _chosen(project: Project, workspace: Workspace, data: Dataset, wanted: Wante
     sides = _sides(data)
     if wanted.split is not None and wanted.split not in sides:
         raise InputError("this project has no unseen rows", remedy="set data.test or data.test_fraction")
-    names = [wanted.split] if wanted.split else list(sides) if wanted.where else ["train"]
-    for name in names:
-        split = sides[name]
-        for at, (row, _) in enumerate(split.items):
+    for named in _looked_in(project, sides, wanted):
+        for at, (_, row, _) in enumerate(named):
             if _matches(row, wanted):
-                return [(name, example) for example in split.examples[at : at + wanted.limit]]
+                return [(name, example) for name, _, example in named[at : at + wanted.limit]]
     if not wanted.asked:
         return []
-    where = wanted.where or _place(project, workspace, names[0], wanted.row or 1)
+    where = wanted.where or _place(project, workspace, wanted.split or "train", wanted.row or 1)
     for split in sides.values():
         for refusal in split.ledger.refusals:
             if _at(refusal.where, where):
                 raise InputError(f"this row was refused: {refusal.reason}", where=refusal.where)
-    remedy = f"it is none of the {' or '.join(names)} rows that are used" if wanted.where is None else None
-    raise InputError("there is no such row", where=where, remedy=remedy or "write it as the ledger does: FILE:LINE")
+    if wanted.where is not None:
+        raise InputError("there is no such row", where=where, remedy="write it as the ledger does: FILE:LINE")
+    elsewhere = [name for name in sides if any(row.where == where for row, _ in sides[name].items)]
+    if elsewhere:
+        raise InputError(f"this row is on the side of {elsewhere[0]}", where=where, remedy=f"--split {elsewhere[0]}")
+    remedy = "data.train_limit and data.test_limit say how many are"
+    raise InputError("this row is not used", where=where, remedy=remedy)
+
+
+def _looked_in(
+    project: Project, sides: dict[str, Split], wanted: Wanted
+) -> list[list[tuple[str, reader.Row, Example]]]:
+    """The rows to look through, as (split, row, example) in the order of their source; a list for each source.
+
+    Where data.test_fraction parts one source, a row is looked for on both sides unless one is named.
+    """
+    parts = {
+        name: [(name, row, example) for (row, _), example in zip(side.items, side.examples, strict=True)]
+        for name, side in sides.items()
+    }
+    if wanted.split is not None:
+        return [parts[wanted.split]]
+    if not wanted.asked:
+        return [parts["train"]]
+    if project.data.test is None:
+        return [sorted(chain.from_iterable(parts.values()), key=lambda each: each[1].index)]
+    return list(parts.values()) if wanted.where else [parts["train"]]
 
 
 def _matches(row: reader.Row, wanted: Wanted) -> bool:

@@ -138,6 +138,23 @@ def test_a_row_that_is_not_there_says_why(call: Call, demo: Path) -> None:
 
 
 @pytest.mark.usefixtures("demo")
+def test_a_row_is_shown_whichever_side_a_parted_source_gave_it(call: Call) -> None:
+    found = document(call("rows", "demo", "--row", "1", "--limit", "20", "--json"))["shown"]
+    assert [row["where"] for row in found] == [f"data/demo.jsonl:{n}" for n in range(1, 21)]
+    assert {row["split"] for row in found} == {"train", "test"}
+    unseen = next(n for n, row in enumerate(found, 1) if row["split"] == "test")
+    assert document(call("rows", "demo", "--row", str(unseen), "--split", "test", "--json"))["row"] == found[unseen - 1]
+    other = document(call("rows", "demo", "--row", str(unseen), "--split", "train", "--json"), 2)["error"]
+    assert other["problem"] == "this row is on the side of test" and other["remedy"] == "--split test"
+
+
+@pytest.mark.usefixtures("demo")
+def test_a_row_past_the_limit_is_there_but_not_used(call: Call) -> None:
+    limited = ("--set", "data.train_limit=5", "--set", "data.test_fraction=0.0", "--json")
+    assert document(call("rows", "demo", "--row", "9", *limited), 2)["error"]["problem"] == "this row is not used"
+
+
+@pytest.mark.usefixtures("demo")
 def test_the_ledger_needs_no_tokenizer(call: Call) -> None:
     code, out, _ = call("rows", "demo", "--set", "model.base=./nowhere")
     assert code == 0 and "not known: " in out and "nowhere" in out
