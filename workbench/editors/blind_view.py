@@ -139,7 +139,8 @@ class BlindView(RowPrompts, SessionTalk, Editor):
         assert wish is not None
         run = next((r for c in wish.choices if (r := blind.run_of(c)) is not None), None)
         if run is None:
-            self._said = "a blind test needs an adapter that is stored: it is kept with its run"
+            self.wish, self._said = None, "a blind test needs an adapter that is stored: it is kept with its run"
+            self.changed()
             return
         names, known = (wish.choices[0].name, wish.choices[1].name), self._known
 

@@ -68,6 +68,9 @@ class SessionTalk(_Base):
     def changed(self) -> None:
         """Something that is shown is different; the editor overrides it."""
 
+    def training_changed(self) -> None:
+        """The session that we speak with trains another run than before, or none; the editor overrides it."""
+
     def finished(self) -> None:
         """All that was asked has been answered; the editor overrides it."""
 
@@ -160,8 +163,10 @@ class SessionTalk(_Base):
         event.stop()
         if event.link is not self.link:
             return
-        busy = self.talk.busy
+        busy, trained = self.talk.busy, self.training
         self.talk.take(event.replies)
+        if self.training != trained:
+            self.training_changed()
         if busy and not self.talk.busy:
             self.finished()
         self.changed()

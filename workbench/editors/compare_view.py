@@ -133,12 +133,15 @@ class CompareView(RowPrompts, Asking, Editor):
     # --- what changes by itself
 
     def _snapshot(self, snapshot: Snapshot) -> None:
-        self.comparison.renew(compare.everything(snapshot, self.target, self.training))
+        self.training_changed()
         self._choose_columns()
         if (living := self._living()) != self._lived:  # a training began or ended in the session that we speak with
             self._lived = living
             self.talk.ask_status()
         self.changed()
+
+    def training_changed(self) -> None:
+        self.comparison.renew(compare.everything(self.app.snapshot, self.target, self.training))
 
     def _choose_columns(self) -> None:
         """Base and the newest adapter, until the user has chosen."""

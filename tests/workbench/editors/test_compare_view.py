@@ -316,9 +316,9 @@ async def test_an_adapter_in_training_is_a_column_and_answers_carry_the_step(
     start: Start, workspace: Path, scripted
 ) -> None:
     folder = write_run(workspace, "demo/0003", [started(os.getpid(), process_start(os.getpid())), *steps(5, of=50)])
+    trained: dict[str, Any] = {"run": "demo-0003", "step": 41, "steps": 50}
     live = [Loaded("demo-0003", "", training=True)]
-    say = lambda request: script(request, run="demo-0003", step=41, steps=50, adapters=list(live))  # noqa: E731
-    session = scripted(say, folder)
+    session = scripted(lambda request: script(request, adapters=list(live), **trained), folder)
     async with start((120, 40)) as pilot:
         pilot.app.open("run:demo/0003")
         await until(pilot, lambda: pilot.app.workbench.editors.front.uri == "run:demo/0003")
@@ -332,6 +332,15 @@ async def test_an_adapter_in_training_is_a_column_and_answers_carry_the_step(
         await answered(pilot, view)
         assert "demo-0003 at step 41" in text_of(pilot)
         await until(pilot, lambda: sum(isinstance(r, protocol.Status) for r in session.requests) > 2)
+        (folder / "adapter").mkdir()
+        (folder / "adapter" / "adapter_config.json").write_text("{}")
+        log = events.EventLog(folder / "events.jsonl")
+        log(events.Finished(reason="done"))
+        await until(pilot, lambda: next(r for r in pilot.app.snapshot.runs if r.label == "demo/0003").adapter)
+        assert view.comparison.columns[1].path is None
+        trained.clear()  # done: the column is the stored adapter, also where nothing else is written meanwhile
+        live[0] = Loaded("demo-0003", "abc")
+        await until(pilot, lambda: view.comparison.columns[1].path is not None)
 
 
 async def test_a_prompt_wakes_a_session_and_says_why_none_came(
