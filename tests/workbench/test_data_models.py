@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from workbench.models import data
-from workbench.models.data import PAGE, Marks, Pages, ShownRow
+from workbench.models import data, data_reports, data_seen
+from workbench.models.data import PAGE, Pages, ShownRow
+from workbench.models.data_seen import Marks
 
 HOSTILE = [
     "[red]x[/]",
@@ -86,28 +87,28 @@ def test_columns_fill_the_room_and_none_takes_what_it_does_not_need(needs: list[
 
 def test_supervised_text_is_marked_without_colour() -> None:
     pieces = [("Q: [b]\x1b[1m", 0.0), ("yes", 1.0), ("\n", 0.0), ("half", 0.5), ("z", 1.0)]
-    shown = data.seen(pieces, Marks())
+    shown = data_seen.seen(pieces, Marks())
     assert shown.plain == "Q: [b]\\x1b[1m⟦yes⟧\n⟦half⟧x0.5⟦z⟧"
     assert sum("underline" in str(span.style) for span in shown.spans) == 3
-    assert data.seen(pieces, data.ASCII).plain == "Q: [b]\\x1b[1m[[yes]]\n[[half]]x0.5[[z]]"
-    ends = data.seen([("a", 0.0), (" b\n", 0.0), ("c", 1.0)], Marks(), ends=True)
+    assert data_seen.seen(pieces, data_seen.ASCII).plain == "Q: [b]\\x1b[1m[[yes]]\n[[half]]x0.5[[z]]"
+    ends = data_seen.seen([("a", 0.0), (" b\n", 0.0), ("c", 1.0)], Marks(), ends=True)
     assert ends.plain == "a│ b↵│\n⟦c│⟧"
 
 
 @given(st.lists(st.tuples(st.text(alphabet="ab\n", max_size=4000), st.sampled_from([0.0, 1.0, 0.5])), max_size=12))
 def test_a_long_text_keeps_its_beginning_and_its_end(pieces: list[tuple[str, float]]) -> None:
     whole = "".join(text for text, _ in pieces)
-    shown = "".join(text for text, _ in data._shortened(pieces))
-    if len(whole) <= data.HEAD + data.TAIL:
+    shown = "".join(text for text, _ in data_seen._shortened(pieces))
+    if len(whole) <= data_seen.HEAD + data_seen.TAIL:
         assert shown == whole
     else:
-        assert shown.startswith(whole[: data.HEAD]) and shown.endswith(whole[-data.TAIL :])
-        assert f"{len(whole) - data.HEAD - data.TAIL:,} characters are not shown" in shown
+        assert shown.startswith(whole[: data_seen.HEAD]) and shown.endswith(whole[-data_seen.TAIL :])
+        assert f"{len(whole) - data_seen.HEAD - data_seen.TAIL:,} characters are not shown" in shown
 
 
 def test_the_ledger_adds_up_on_the_screen() -> None:
     side = {"read": 1200, "kept": 1000, "cut": 150, "refused": 50, "duplicates": 3, "nothing_to_learn": 20}
-    assert data.ledger_lines({"train": side}) == [
+    assert data_reports.ledger_lines({"train": side}) == [
         "rows                         train",
         "  read                       1,200",
         "= kept whole                 1,000",
@@ -116,25 +117,25 @@ def test_the_ledger_adds_up_on_the_screen() -> None:
         "    of which duplicates          3",
         "    of which nothing to learn     20",
     ]
-    assert data.adds_up(side) and not data.adds_up({**side, "cut": 1})
+    assert data_reports.adds_up(side) and not data_reports.adds_up({**side, "cut": 1})
 
 
 def test_a_histogram_has_its_rule_where_the_limit_is() -> None:
     side = {"rows": 30, "bins": [(1, 10, 0), (11, 20, 25), (21, 24, 4), (25, 30, 1)]}
-    lines = data.histogram_lines(side, 24, "refuse", 60)
+    lines = data_reports.histogram_lines(side, 24, "refuse", 60)
     assert [line.split("  ")[0].strip() for line, _ in lines] == [
         "11 - 20", "21 - 24", lines[2][0], "25 - 30",
     ]  # fmt: skip
     assert "train.max_length = 24: longer rows are refused" in lines[2][0]
     assert [over for _, over in lines] == [False, False, False, True]
     assert all(cell_len(line) <= 60 for line, _ in lines)
-    assert data.histogram_lines({"bins": []}, 24, "cut", 60) == [("no row has been measured", False)]
-    ascii_lines = data.histogram_lines(side, 24, "cut", 60, data.ASCII_BARS, "-")
+    assert data_reports.histogram_lines({"bins": []}, 24, "cut", 60) == [("no row has been measured", False)]
+    ascii_lines = data_reports.histogram_lines(side, 24, "cut", 60, data_reports.ASCII_BARS, "-")
     assert all(line.isascii() for line, _ in ascii_lines)
 
 
 @given(st.floats(0, 1), st.integers(1, 80))
 def test_a_bar_is_as_long_as_its_share(share: float, width: int) -> None:
-    bar = data.Bars().bar(share, width)
+    bar = data_reports.Bars().bar(share, width)
     assert cell_len(bar) <= width and bool(bar) == (share > 0)
     assert abs(cell_len(bar) - share * width) <= 1.01

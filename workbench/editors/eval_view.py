@@ -19,8 +19,10 @@ from engine.text import cut, one_line
 from workbench import actions
 from workbench.commands.evaluation import evaluation as jobs
 from workbench.editors.levels import LevelsView
+from workbench.models import evaluated_rows
 from workbench.models import evaluation as ev
-from workbench.models.evaluation import Document, Line, Pair, Source
+from workbench.models.evaluated_rows import Document, Pair
+from workbench.models.evaluation import Line, Source
 from workbench.models.workspace import ProjectInfo
 from workbench.widgets import eval_shown as shown
 from workbench.widgets.find_bar import FindBar, Finding
@@ -199,7 +201,7 @@ class EvalView(Finding, LevelsView):
             assert line is not None
             at = self.query_one("#rows", SortableTable).cursor
             place = f"{at + 1:,} of " if self._pairs and level == "row" else ""
-            text = f": {place}{len(self._pairs):,} {ev.FILTERS[self._kept]}, {ev.ORDERS[self._order]}"
+            text = f": {place}{len(self._pairs):,} {evaluated_rows.FILTERS[self._kept]}, {evaluated_rows.ORDERS[self._order]}"
             head = f"{line.row.model} on {ev.SPLIT_WORDS.get(line.row.split, line.row.split)}, {line.row.scope}"
             text = cut(one_line(head), max(8, self.size.width - 2 - len(text))) + text
         self.query_one("#title", Static).update(Content(cut(one_line(text), max(8, self.size.width - 2))))
@@ -260,7 +262,7 @@ class EvalView(Finding, LevelsView):
 
         def read() -> None:
             try:
-                self.post_message(self.Loaded(line, ev.load(line.source)))
+                self.post_message(self.Loaded(line, evaluated_rows.load(line.source)))
             except LookupError as error:
                 self.post_message(self.Loaded(line, None, str(error)))
 
@@ -290,7 +292,9 @@ class EvalView(Finding, LevelsView):
         self._order = order if order is not None else self._order
         self._kept = kept if kept is not None else self._kept
         scope, compared = line.row.scope, line.row.model != ev.BASE
-        pairs = ev.arranged(self._document.rows(line.row.model, line.row.split), scope, self._order, self._kept)
+        pairs = evaluated_rows.arranged(
+            self._document.rows(line.row.model, line.row.split), scope, self._order, self._kept
+        )
         self._pairs = pairs
         sorted_by = {"worst": "mean", "gain": "change", "loss": "change", "file": "at"}[self._order]
         self.query_one("#rows", SortableTable).show(
@@ -311,14 +315,14 @@ class EvalView(Finding, LevelsView):
         self._arrange(order="loss")
 
     def act_eval_filter(self) -> None:
-        names = list(ev.FILTERS)
+        names = list(evaluated_rows.FILTERS)
         self._arrange(kept=names[(names.index(self._kept) + 1) % len(names)])
 
     def act_eval_sort(self) -> None:
         if self.level == "matrix":
             self.sort_by_next(["", *(c.key for c in shown.MATRIX)])
         elif self.level == "rows":
-            names = list(ev.ORDERS)
+            names = list(evaluated_rows.ORDERS)
             self._arrange(order=names[(names.index(self._order) + 1) % len(names)])
 
     def act_eval_reverse(self) -> None:
@@ -368,7 +372,7 @@ class EvalView(Finding, LevelsView):
             return 0
         pairs = self._pairs
         self.run_worker(
-            lambda: self.post_message(self.Found(text, ev.containing(pairs, text, case))), thread=True,
+            lambda: self.post_message(self.Found(text, evaluated_rows.containing(pairs, text, case))), thread=True,
             exit_on_error=False, group="find", exclusive=True,
         )  # fmt: skip
         return None

@@ -10,7 +10,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
 from engine.text import cut, one_line
-from workbench.models.evaluation import short
+from workbench.models.evaluation_words import short
 from workbench.widgets.checks import Box, Checks
 
 if TYPE_CHECKING:

@@ -1,5 +1,6 @@
-"""What the data view shows, as plain objects: pages of rows with a bound, columns fitted to a width, a row's tokens,
-ledger, histogram and overlap as text. All text of data comes out of here safe to show.
+"""The rows of a data view, as plain objects: pages with a bound, columns fitted to a width, what their source is.
+
+One row as the model sees it is `data_seen`, what became of all `data_reports`. Text of data comes out safe to show.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
-from textual.content import Content
 
-from engine.text import one_line, printable, size
+from engine.text import one_line, size
 
 PAGE = 50
 """Rows that are asked for at once."""
@@ -140,178 +140,7 @@ def column_widths(need: dict[str, int], room: int) -> dict[str, int]:
     return {c: widths[c] for c in need}
 
 
-# --- a row as the model sees it
-
-
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """How supervised text and token ends are marked where colour is not enough."""
-
-    open: str = "⟦"
-    close: str = "⟧"
-    end: str = "│"
-    line: str = "↵"
-
-
-ASCII = Marks("[[", "]]", "|", "\\n")
-SUPERVISED, PLAIN, NOTE = "$text-success underline", "", "$text-muted"
-HEAD, TAIL = 12_000, 6_000
-"""Characters of a long text that are shown from its beginning and from its end."""
-
-
-def seen(pieces: Sequence[tuple[str, float]], marks: Marks, *, ends: bool = False) -> Content:
-    """Text in pieces of one weight (or, with `ends`, token by token): supervised stretches between brackets, underlined
-    and coloured, with their weight where it is not 1; with `ends`, a bar after each token and a mark for line feeds."""
-    parts: list[tuple[str, str]] = []
-    before = 0.0
-    for text, weight in _shortened(pieces):
-        if weight != before:
-            if before:
-                parts.append((marks.close + ("" if before == 1 else f"x{before:g}"), NOTE))
-            if weight:
-                parts.append((marks.open, NOTE))
-            before = weight
-        shown = printable(text).expandtabs(4)
-        style = SUPERVISED if weight else PLAIN
-        if ends:
-            shown = shown.replace("\n", f"{marks.line}\n")
-            last = "\n" * shown.endswith("\n")  # the bar stands on the line that the token ends
-            parts += [(shown.removesuffix("\n"), style), (f"{marks.end}{last}", NOTE)]
-        else:
-            parts.append((shown, style))
-    if before:
-        parts.append((marks.close + ("" if before == 1 else f"x{before:g}"), NOTE))
-    return Content.assemble(*parts)
-
-
-def _shortened(pieces: Sequence[tuple[str, float]]) -> Iterator[tuple[str, float]]:
-    """The pieces without the middle of a text that is longer than `HEAD` and `TAIL`."""
-    whole = sum(len(text) for text, _ in pieces)
-    if whole <= HEAD + TAIL:
-        yield from pieces
-        return
-    at, skipped = 0, False
-    for text, weight in pieces:
-        head, tail = text[: max(0, HEAD - at)], text[max(0, whole - TAIL - at) :]
-        if head:
-            yield head, weight
-        if at + len(text) > HEAD and not skipped:
-            skipped = True
-            yield f"\n… {whole - HEAD - TAIL:,} characters are not shown …\n", 0.0
-        if tail and at + len(text) > whole - TAIL and len(head) < len(text):
-            yield tail, weight
-        at += len(text)
-
-
-def counts(row: dict[str, Any]) -> str:
-    """ "41 of 118 tokens supervised", and what was cut."""
-    supervised, tokens = row["supervised"], row["tokens"]
-    text = f"{supervised:,} of {tokens:,} tokens supervised"
-    if row["cut"]:
-        text += f"; {row['length'] - tokens:,} more cut at train.max_length = {row['max_length']:,}"
-    return text
-
-
-def fields(row: ShownRow) -> Content:
-    """A row as it lies there: each column with its text."""
-    parts: list[tuple[str, str]] = []
-    for name, text in row.cells.items():
-        if name:
-            parts.append((f"{one_line(name)}\n", "bold"))
-        shown = (
-            next(iter(_shortened([(text, 0.0)])))[0]
-            if len(text) <= HEAD
-            else "".join(t for t, _ in _shortened([(text, 0.0)]))
-        )
-        parts.append((printable(shown).expandtabs(4) + "\n\n", ""))
-    return Content.assemble(*parts) if parts else Content("")
-
-
-# --- ledger, lengths, overlap
-
-LEDGER = (("read", "read"), ("kept", "kept whole"), ("cut", "cut"), ("refused", "refused"))
-FURTHER = (("duplicates", "duplicates"), ("nothing_to_learn", "nothing to learn"))
-
-
-def ledger_lines(sides: dict[str, dict[str, Any]]) -> list[str]:
-    """The numbers of each side; read = kept + cut + refused, and of which: duplicates, nothing to learn."""
-    names = [n for n in ("train", "test", "together") if n in sides]
-    labels = [*(label for _, label in LEDGER), *(f"of which {label}" for _, label in FURTHER)]
-    keys = [*(key for key, _ in LEDGER), *(key for key, _ in FURTHER)]
-    wide = max(len(f"{sides[n][k]:,}") for n in names for k in keys) if names else 1
-    wide = max(wide, *(len(n) for n in names)) if names else wide
-    lines = [f"{'rows':<27}" + "".join(f"{n:>{wide + 2}}" for n in names)]
-    signs = {"kept": "= ", "cut": "+ ", "refused": "+ "}
-    for key, label in zip(keys, labels, strict=True):
-        indent = "    " if label.startswith("of which") else signs.get(key, "  ")
-        lines.append(f"{indent + label:<27}" + "".join(f"{sides[n][key]:>{wide + 2},}" for n in names))
-    return lines
-
-
-def adds_up(side: dict[str, Any]) -> bool:
-    return side["read"] == side["kept"] + side["cut"] + side["refused"]
-
-
-@dataclass(frozen=True, slots=True)
-class Bars:
-    """Parts of a bar, from nothing to a whole cell."""
-
-    steps: str = " ▏▎▍▌▋▊▉█"
-
-    def bar(self, share: float, width: int) -> str:
-        """A bar of `share` (0 to 1) of `width` cells; something, where the share is not 0."""
-        steps = len(self.steps) - 1
-        units = max(1 if share > 0 else 0, round(share * width * steps))
-        whole, rest = divmod(units, steps)
-        return self.steps[-1] * whole + (self.steps[rest] if rest else "")
-
-
-ASCII_BARS = Bars(" #")
-
-
-def histogram_lines(
-    side: dict[str, Any], limit: int, overlong: str, width: int, bars: Bars | None = None, rule: str = "─"
-) -> list[tuple[str, bool]]:
-    """(line, whether it is too long) of a histogram of lengths, with a rule where train.max_length is."""
-    bars = bars or Bars()
-    found = [tuple(b) for b in side.get("bins", ())]
-    while found and not found[0][2]:
-        del found[0]
-    if not found:
-        return [("no row has been measured", False)]
-    left = max(len(f"{b:,}") for _, b, _ in found)
-    right = max(len(f"{n:,}") for *_, n in found)
-    room = max(4, width - 2 * left - right - 7)
-    most = max(n for *_, n in found)
-    lines: list[tuple[str, bool]] = []
-    what = {"cut": "longer rows are cut", "refuse": "longer rows are refused", "stop": "longer rows stop the run"}
-    line = f"{rule * 2} train.max_length = {limit:,}: {what.get(overlong, '')} "
-    line = fitted(line + rule * width, width, "")
-    marked = False
-    for first, last, rows in found:
-        if first > limit and not marked:
-            marked = True
-            lines.append((line, False))
-        bar = bars.bar(rows / most if most else 0.0, room)
-        lines.append((f"{first:>{left},} - {last:>{left},}  {rows:>{right},}  {bar}", first > limit))
-    if not marked:
-        lines.append((line, False))
-    return lines
-
-
-def lengths_summary(side: dict[str, Any], limit: int) -> list[str]:
-    """Percentiles, over-long rows, tokens in all."""
-    if not side.get("rows"):
-        return ["no rows"]
-    share = 100 * side["over"] / side["rows"]
-    over = f"{side['over']:,} of {side['rows']:,} rows ({share:.1f} %) longer than {limit:,}"
-    return [
-        f"shortest {side['min']:,}   median {side['median']:,}   mean {side['mean']:,}   95 % {side['p95']:,}   "
-        f"longest {side['max']:,}",
-        over if side["over"] else f"no row is longer than train.max_length = {limit:,}",
-        f"{side['tokens']:,} tokens are used, {side['supervised']:,} of them supervised",
-    ]
-
+# --- where the rows come from, and how far they are read
 
 STAGES = {
     "tokenise": "tokenising rows",

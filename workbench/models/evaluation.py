@@ -1,16 +1,15 @@
-"""Evaluations as the engine wrote them: which a project has, their figures, in words, and the rows behind each figure.
+"""Evaluations as the engine wrote them: which a project has, and their figures.
 
 Comes from: `runs/*/evaluation.json`, `runs/evaluation.json`, `jobs/*/result.json` (written by `engine.evaluation.results`,
 whose DEFINITIONS say what the figures mean). Goes to: the evaluation and adapters views. Reading is for threads.
 
-    scan(folder, known) -> [Source, ...]   newest first, figures only     load(path) -> Document   with all its rows
-    matrix(sources)     -> [Line, ...]     the newest of every model      Document.rows("starter-0001", "test")
+    scan(folder, known) -> [Source, ...]   newest first, figures only       the rows behind them: `evaluated_rows`
+    matrix(sources)     -> [Line, ...]     the newest of every model        their figures in words: `evaluation_words`
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -60,28 +59,6 @@ class Row(msgspec.Struct, frozen=True):
     mcnemar: McNemar | None = None
 
 
-class Item(msgspec.Struct, gc=False):
-    """What one model made of one row; see `engine.evaluation.results.Item`."""
-
-    model: str
-    split: str
-    where: str
-    nll: dict[str, Number]
-    tokens: dict[str, int]
-    prompt: str | None = None
-    reference: str | None = None
-    answer: str | None = None
-    stopped: bool | None = None
-    expected: str | None = None
-    extracted: str | None = None
-    correct: bool | None = None
-
-    def mean(self, scope: str) -> float:
-        """Nats per token; NaN where nothing was scored."""
-        nll, tokens = self.nll.get(scope), self.tokens.get(scope, 0)
-        return nll / tokens if nll is not None and tokens else math.nan
-
-
 class Counts(msgspec.Struct, frozen=True):
     """What became of a split's rows."""
 
@@ -114,12 +91,6 @@ class _Figures(msgspec.Struct):
     adapters: dict[str, Adapter] = {}
     settings: dict[str, Any] = {}
     counts: dict[str, Counts] = {}
-
-
-class _Whole(msgspec.Struct):
-    rows: list[Row]
-    items: list[Item]
-    adapters: dict[str, Adapter] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +185,7 @@ def scan(folder: Path, known: dict[Path, tuple[tuple[int, int], Source | None]])
 def _source(path: Path, when: float) -> Source | None:
     """A document's figures; None for what is no evaluation (the result of a merge)."""
     try:
-        data = _read(path)
+        data = read(path)
         found = _figures.decode(data)
     except (ValueError, msgspec.MsgspecError) as error:
         return None if path.name == "result.json" else Source(path, when, problem=f"not an evaluation: {error}")
@@ -225,13 +196,18 @@ def _source(path: Path, when: float) -> Source | None:
     )  # fmt: skip
 
 
-def _read(path: Path) -> bytes:
+def read(path: Path) -> bytes:
+    """A document's bytes.
+
+    Raises:
+        ValueError: it is too large. OSError: it cannot be read.
+    """
     if path.stat().st_size > LONGEST:
         raise ValueError(f"larger than {LONGEST / 1e9:.1f} GB")
     return path.read_bytes()
 
 
-_figures, _whole = msgspec.json.Decoder(_Figures), msgspec.json.Decoder(_Whole)
+_figures = msgspec.json.Decoder(_Figures)
 
 
 def _with_wins(lines: list[Line], items: Sequence[_Light]) -> list[Line]:
@@ -288,166 +264,3 @@ def measured(sources: Sequence[Source], model: str, split: str = "test", scope: 
     """The newest figures of a model."""
     found = (x.row for s in sources for x in s.lines if x.key == (model, split, scope))
     return next(found, None)
-
-
-# --- rows
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A row as one model and as base saw it; `at`: its place among the rows of the split, from 0."""
-
-    at: int
-    item: Item
-    base: Item | None
-
-    def change(self, scope: str) -> float:
-        """Nats per token minus those of base: negative is better. NaN without base."""
-        return self.item.mean(scope) - self.base.mean(scope) if self.base is not None else math.nan
-
-    @property
-    def turned(self) -> str:
-        """ "gained" or "lost" where exactly one of the two answered right, else ""."""
-        if self.base is None or self.item.correct is None or self.base.correct is None:
-            return ""
-        return "gained" if self.item.correct > self.base.correct else "lost" * (self.item.correct < self.base.correct)
-
-
-class Document:
-    """An evaluation with all its rows."""
-
-    def __init__(self, path: Path, whole: _Whole) -> None:
-        self.path = path
-        self._by: dict[tuple[str, str], list[Item]] = {}
-        for item in whole.items:
-            self._by.setdefault((item.model, item.split), []).append(item)
-        self.models = sorted(dict.fromkeys(m for m, _ in self._by), key=lambda m: (m != BASE, m))
-
-    def items(self, model: str, split: str) -> list[Item]:
-        return self._by.get((model, split), [])
-
-    def rows(self, model: str, split: str) -> list[Pair]:
-        """The rows of a cell in the order in which they were measured."""
-        ours, theirs = self.items(model, split), self.items(BASE, split)
-        if model == BASE or len(ours) != len(theirs):
-            return [Pair(at, item, None) for at, item in enumerate(ours)]
-        return [Pair(at, a, b) for at, (a, b) in enumerate(zip(ours, theirs, strict=True))]
-
-    def everybody(self, at: int, split: str) -> list[Item]:
-        """What every model made of one row."""
-        return [items[at] for m in self.models if at < len(items := self.items(m, split))]
-
-
-def load(path: Path) -> Document:
-    """A document with its rows.
-
-    Raises:
-        LookupError: it cannot be read or is no evaluation.
-    """
-    try:
-        return Document(path, _whole.decode(_read(path)))
-    except (OSError, ValueError, msgspec.MsgspecError) as error:
-        raise LookupError(f"{path.name} cannot be read: {error}") from error
-
-
-ORDERS = {
-    "worst": "worst first",
-    "gain": "largest gain first",
-    "loss": "largest loss first",
-    "file": "as measured",
-}
-FILTERS = {"": "rows", "wrong": "wrong answers", "gained": "answers gained", "lost": "answers lost"}
-
-
-def arranged(pairs: Sequence[Pair], scope: str, order: str, kept: str = "") -> list[Pair]:
-    """Rows in an order of ORDERS, those of a filter of FILTERS; what has no figure comes last."""
-    chosen = [p for p in pairs if _kept(p, kept)]
-    if order == "file":
-        return chosen
-    sign = 1 if order == "gain" else -1
-
-    def key(pair: Pair) -> tuple[bool, float, int]:
-        value = pair.item.mean(scope) if order == "worst" else pair.change(scope)
-        return math.isnan(value), 0.0 if math.isnan(value) else sign * value, pair.at
-
-    return sorted(chosen, key=key)
-
-
-def _kept(pair: Pair, kept: str) -> bool:
-    return not kept or (pair.item.correct is False if kept == "wrong" else pair.turned == kept)
-
-
-def containing(pairs: Sequence[Pair], text: str, case: bool) -> list[int]:
-    """Places among `pairs` of those whose texts contain `text`."""
-    wanted = text if case else text.casefold()
-    found = []
-    for at, p in enumerate(pairs):
-        whole = "\n".join(t for t in (p.item.where, p.item.prompt, p.item.reference, p.item.answer) if t)
-        if wanted in (whole if case else whole.casefold()):
-            found.append(at)
-    return found
-
-
-# --- words
-
-
-def chance(p: Number) -> str:
-    """ "p < 0.001", "p = 0.03"."""
-    if p is None:
-        return ""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.995 else "p = 1"
-
-
-def against(line: Line) -> str:
-    """How a model compares with base, in a sentence; "" where it was not compared."""
-    paired, wins = line.row.paired, line.wins
-    if paired is None or paired.difference is None:
-        return ""
-    beyond = paired.p is not None and paired.p < 0.05
-    if wins is not None and wins.rows and not wins.better and not wins.worse:
-        return "the same as base on every row: this adapter changed nothing"
-    lower = paired.difference < 0
-    word = "better" if lower else "worse"
-    parts = []
-    if wins is not None:
-        parts.append(f"{word} than base on {wins.better if lower else wins.worse:,} of {wins.rows:,} rows")
-    else:
-        parts.append(f"{word} than base")
-    low_high = between(paired.interval, "+.4f")
-    parts.append(f"{paired.difference:+.4f} nats per token" + (f" (95 %: {low_high})" if low_high else ""))
-    if paired.p is not None:
-        parts.append(chance(paired.p))
-    return ", ".join(parts) + ("" if beyond or paired.p is None else ": no difference beyond chance")
-
-
-def answers(line: Line) -> str:
-    """How its answers compare with base's, in a sentence; "" where they were not."""
-    test = line.row.mcnemar
-    if test is None:
-        return ""
-    if not test.only_a and not test.only_b:
-        return "no answer gained or lost against base"
-    beyond = test.p is not None and test.p < 0.05
-    said = f"{test.only_a:,} answers gained, {test.only_b:,} lost against base"
-    return f"{said}, {chance(test.p)}" + ("" if beyond else ": no difference beyond chance")
-
-
-def between(interval: Interval, pattern: str) -> str:
-    """ "3.01 to 3.42"; "" where there is no interval."""
-    if interval is None or interval[0] is None or interval[1] is None:
-        return ""
-    return f"{interval[0]:{pattern}} to {interval[1]:{pattern}}"
-
-
-def short(value: Number) -> str:
-    """A perplexity in at most 7 characters."""
-    if value is None or math.isnan(value):
-        return "-"
-    if math.isinf(value) or value >= 1e6:
-        return f"{value:.1e}"
-    return f"{value:,.{3 if value < 10 else 2 if value < 100 else 1 if value < 1000 else 0}f}"
-
-
-def perplexity(mean: float) -> float:
-    """exp of nats per token; infinite where that is too large a number."""
-    return math.exp(mean) if mean < 700 else math.inf if mean == mean else math.nan

@@ -13,7 +13,7 @@ from textual.content import Content
 
 from engine.text import age, amount, cells, cut, one_line, pad, size, wrap
 from workbench.models.adapters import Entry, Merged, differing, report
-from workbench.models.evaluation import short
+from workbench.models.evaluation_words import short
 from workbench.widgets.eval_shown import titled, when
 from workbench.widgets.sortable_table import Cell, Column
 

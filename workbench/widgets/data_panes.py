@@ -13,20 +13,9 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from engine.text import cut, one_line
-from workbench.models.data import (
-    ASCII,
-    ASCII_BARS,
-    Marks,
-    Progress,
-    ShownRow,
-    adds_up,
-    counts,
-    fields,
-    histogram_lines,
-    ledger_lines,
-    lengths_summary,
-    seen,
-)
+from workbench.models.data import Progress, ShownRow
+from workbench.models.data_reports import ASCII_BARS, adds_up, histogram_lines, ledger_lines, lengths_summary
+from workbench.models.data_seen import ASCII, Marks, counts, fields, seen
 
 if TYPE_CHECKING:
     from workbench.app import WorkbenchApp

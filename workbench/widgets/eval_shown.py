@@ -14,8 +14,10 @@ from typing import Any
 from textual.content import Content
 
 from engine.text import amount, cells, cut, one_line, pad, printable
-from workbench.models import evaluation as ev
-from workbench.models.evaluation import BASE, SPLIT_WORDS, Document, Item, Line, Pair, Source, short
+from workbench.models import evaluation_words
+from workbench.models.evaluated_rows import Document, Item, Pair
+from workbench.models.evaluation import BASE, SPLIT_WORDS, Line, Source
+from workbench.models.evaluation_words import short
 from workbench.widgets.sortable_table import Cell, Column
 
 MOST_SHOWN = 20_000
@@ -48,9 +50,11 @@ def words_against(line: Line) -> Cell:
     if paired is None or paired.difference is None:
         return ""
     if paired.p is not None and paired.p >= 0.05:
-        return f"no clear one, {ev.chance(paired.p)}"
+        return f"no clear one, {evaluation_words.chance(paired.p)}"
     better = paired.difference < 0
-    return f"{'better' if better else 'worse'}, {ev.chance(paired.p)}".strip(", "), "good" if better else "bad"
+    return f"{'better' if better else 'worse'}, {evaluation_words.chance(paired.p)}".strip(
+        ", "
+    ), "good" if better else "bad"
 
 
 def matrix_cells(line: Line) -> list[Cell]:
@@ -107,9 +111,9 @@ def sentence(line: Line) -> Content:
     name, where = one_line(row.model), SPLIT_WORDS.get(row.split, one_line(row.split))
     interval = row.interval and f" (95 %: {short(row.interval[0])} to {short(row.interval[1])})"
     parts = [f"{name} on {where}, {one_line(row.scope)}: perplexity {short(row.perplexity)}{interval or ''}."]
-    if said := ev.against(line):
+    if said := evaluation_words.against(line):
         parts.append(f"{said[0].upper()}{said[1:]}.")
-    if said := ev.answers(line):
+    if said := evaluation_words.answers(line):
         parts.append(f"{said[0].upper()}{said[1:]}.")
     if line.other:
         parts.append("It was measured on other rows than the base above; compared with base on its own rows.")
@@ -121,13 +125,14 @@ def facts(line: Line, source: Source | None) -> Content:
     row, test = line.row, line.row.mcnemar
     pairs = [
         ("model", row.model), ("rows", SPLIT_WORDS.get(row.split, row.split)), ("scope", row.scope),
-        ("perplexity", short(row.perplexity)), ("95 %", ev.between(row.interval, ",.4f") or "-"),
+        ("perplexity", short(row.perplexity)), ("95 %", evaluation_words.between(row.interval, ",.4f") or "-"),
         ("nll", f"{amount(row.nll, ',.2f')} nats"), ("tokens", f"{row.tokens:,}"),
         ("bits/byte", amount(row.bits_per_byte, ".4f")),
     ]  # fmt: skip
     if row.exact_match is not None:
         pairs += [
-            ("exact match", amount(row.exact_match, ".2%")), ("95 %", ev.between(row.exact_match_interval, ".1%") or "-")
+            ("exact match", amount(row.exact_match, ".2%")),
+            ("95 %", evaluation_words.between(row.exact_match_interval, ".1%") or "-"),
         ]  # fmt: skip
     if line.wins is not None:
         wins = line.wins
@@ -135,11 +140,11 @@ def facts(line: Line, source: Source | None) -> Content:
     if row.paired is not None:
         pairs += [
             ("difference", f"{amount(row.paired.difference, '+.4f')} nats/token"),
-            ("95 %", ev.between(row.paired.interval, "+.4f") or "-"),
-            ("permutation", ev.chance(row.paired.p) or "-"),
+            ("95 %", evaluation_words.between(row.paired.interval, "+.4f") or "-"),
+            ("permutation", evaluation_words.chance(row.paired.p) or "-"),
         ]
     if test is not None:
-        pairs.append(("McNemar", f"+{test.only_a:,} -{test.only_b:,}, {ev.chance(test.p)}"))
+        pairs.append(("McNemar", f"+{test.only_a:,} -{test.only_b:,}, {evaluation_words.chance(test.p)}"))
     if source is not None:
         pairs.append(("measured", when(source.when)))
         adapter = source.adapters.get(row.model)
@@ -237,11 +242,11 @@ def row_cells(pair: Pair, scope: str, compared: bool) -> list[Cell]:
     base: list[Cell] = []
     if compared:
         base = [
-            short(ev.perplexity(pair.base.mean(scope))) if pair.base is not None else "-",
+            short(evaluation_words.perplexity(pair.base.mean(scope))) if pair.base is not None else "-",
             "-" if math.isnan(change) else (f"{change:+.3f}", "good" if change < 0 else "bad" if change > 0 else ""),
         ]
     return [
-        f"{pair.at + 1:,}", "-" if math.isnan(mean) else f"{mean:.3f}", short(ev.perplexity(mean)), *base,
+        f"{pair.at + 1:,}", "-" if math.isnan(mean) else f"{mean:.3f}", short(evaluation_words.perplexity(mean)), *base,
         f"{item.tokens.get(scope, 0):,}", answer_cell(pair), item.extracted or "", item.where,
         item.answer or item.reference or "",
     ]  # fmt: skip
@@ -304,7 +309,7 @@ def _measures(everybody: Sequence[Item], chosen: str, width: int) -> Content:
         for s in scopes:
             mean = item.mean(s)
             change = mean - base.mean(s) if base is not None and item is not base else math.nan
-            text += f"  {short(ev.perplexity(mean)):>8}  {amount(None if math.isnan(mean) else mean, '.3f'):>8}"
+            text += f"  {short(evaluation_words.perplexity(mean)):>8}  {amount(None if math.isnan(mean) else mean, '.3f'):>8}"
             text += f"  {'' if math.isnan(change) else f'{change:+.3f}':>8}"
         lines.append(Content.styled(text.rstrip(), "bold") if item.model == chosen else Content(text.rstrip()))
     return Content("\n").join(lines)

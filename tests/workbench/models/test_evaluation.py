@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.workbench.evaluations import document, write_evaluation, write_job
+from workbench.models import evaluated_rows, evaluation_words
 from workbench.models import evaluation as ev
-from workbench.models.evaluation import BASE, Item, Line, McNemar, Pair, Paired, Row, Wins
+from workbench.models.evaluated_rows import Item, Pair
+from workbench.models.evaluation import BASE, Line, McNemar, Paired, Row, Wins
 
 
 @pytest.fixture
@@ -52,28 +54,31 @@ def test_the_matrix_has_the_newest_of_every_model(project: Path) -> None:
 def test_wins_are_counted_row_by_row(project: Path) -> None:
     line = next(x for x in ev.matrix(ev.scan(project, {})) if x.key == ("demo-0001", "test", "completion"))
     assert line.wins == Wins(better=18, worse=2, rows=20)
-    said = ev.against(line)
+    said = evaluation_words.against(line)
     assert said.startswith("better than base on 18 of 20 rows, -") and said.endswith("p = 0.0099")  # of 100 resamples
-    assert ev.answers(line).startswith("11 answers gained, 2 lost against base, p = 0.022")
+    assert evaluation_words.answers(line).startswith("11 answers gained, 2 lost against base, p = 0.022")
 
 
 def test_rows_in_their_orders(project: Path) -> None:
-    whole = ev.load(project / "runs" / "0001" / "evaluation.json")
+    whole = evaluated_rows.load(project / "runs" / "0001" / "evaluation.json")
     pairs = whole.rows("demo-0001", "test")
-    assert [p.at for p in ev.arranged(pairs, "completion", "file")] == list(range(20))
-    worst = ev.arranged(pairs, "completion", "worst")
+    assert [p.at for p in evaluated_rows.arranged(pairs, "completion", "file")] == list(range(20))
+    worst = evaluated_rows.arranged(pairs, "completion", "worst")
     assert [p.at for p in worst[:2]] == [3, 13] and worst[0].item.mean("completion") == 5.5
-    gains = [p.change("completion") for p in ev.arranged(pairs, "completion", "gain")]
+    gains = [p.change("completion") for p in evaluated_rows.arranged(pairs, "completion", "gain")]
     assert gains == sorted(gains) and gains == ev_reversed(pairs)
-    assert {p.turned for p in ev.arranged(pairs, "completion", "worst", "gained")} == {"gained"}
-    assert len(ev.arranged(pairs, "completion", "file", "wrong")) == 7
-    assert ev.containing(pairs, "WHAT IS 13", False) == [13] and ev.containing(pairs, "WHAT IS 13", True) == []
+    assert {p.turned for p in evaluated_rows.arranged(pairs, "completion", "worst", "gained")} == {"gained"}
+    assert len(evaluated_rows.arranged(pairs, "completion", "file", "wrong")) == 7
+    assert (
+        evaluated_rows.containing(pairs, "WHAT IS 13", False) == [13]
+        and evaluated_rows.containing(pairs, "WHAT IS 13", True) == []
+    )
     assert [i.model for i in whole.everybody(5, "test")] == [BASE, "demo-0001"]
     assert all(p.base is None for p in whole.rows(BASE, "test"))
 
 
 def ev_reversed(pairs: list[Pair]) -> list[float]:
-    return [p.change("completion") for p in ev.arranged(pairs, "completion", "loss")][::-1]
+    return [p.change("completion") for p in evaluated_rows.arranged(pairs, "completion", "loss")][::-1]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +91,7 @@ def test_what_is_no_evaluation_is_told(workspace: Path, text: str) -> None:
     (source,) = ev.scan(workspace / "projects" / "demo", {})
     assert source.problem.startswith("not an evaluation") and source.lines == ()
     with pytest.raises(LookupError, match="cannot be read"):
-        ev.load(path)
+        evaluated_rows.load(path)
 
 
 def test_figures_that_are_not_there(workspace: Path) -> None:
@@ -96,9 +101,9 @@ def test_figures_that_are_not_there(workspace: Path) -> None:
     path = write_evaluation(workspace, "demo/0001", made)
     lines = ev.matrix(ev.scan(workspace / "projects" / "demo", {}))
     assert lines[1].wins == Wins(0, 0, 3)
-    pairs = ev.load(path).rows("demo-0001", "test")
-    assert [p.at for p in ev.arranged(pairs, "completion", "worst")][-1] == 2
-    assert [p.at for p in ev.arranged(pairs, "completion", "gain")][-1] == 2
+    pairs = evaluated_rows.load(path).rows("demo-0001", "test")
+    assert [p.at for p in evaluated_rows.arranged(pairs, "completion", "worst")][-1] == 2
+    assert [p.at for p in evaluated_rows.arranged(pairs, "completion", "gain")][-1] == 2
 
 
 def line(difference: float, p: float | None, wins: Wins | None, test: McNemar | None = None) -> Line:
@@ -107,14 +112,18 @@ def line(difference: float, p: float | None, wins: Wins | None, test: McNemar | 
 
 
 def test_words() -> None:
-    assert ev.against(line(-1.5, 0.0001, Wins(371, 29, 400))) == (
+    assert evaluation_words.against(line(-1.5, 0.0001, Wins(371, 29, 400))) == (
         "better than base on 371 of 400 rows, -1.5000 nats per token (95 %: -2.5000 to -0.5000), p < 0.001"
     )
-    assert ev.against(line(0.01, 0.6, Wins(9, 11, 20))).endswith("p = 0.6: no difference beyond chance")
-    assert "changed nothing" in ev.against(line(0.0, 1.0, Wins(0, 0, 20)))
-    assert ev.answers(line(0.0, 1.0, None, McNemar(0, 0, 1.0))) == "no answer gained or lost against base"
-    assert ev.chance(0.9999) == "p = 1" and ev.chance(None) == ""
-    assert ev.short(None) == "-" and ev.short(math.inf) == "inf" and ev.short(1234567.0) == "1.2e+06"
+    assert evaluation_words.against(line(0.01, 0.6, Wins(9, 11, 20))).endswith("p = 0.6: no difference beyond chance")
+    assert "changed nothing" in evaluation_words.against(line(0.0, 1.0, Wins(0, 0, 20)))
+    assert evaluation_words.answers(line(0.0, 1.0, None, McNemar(0, 0, 1.0))) == "no answer gained or lost against base"
+    assert evaluation_words.chance(0.9999) == "p = 1" and evaluation_words.chance(None) == ""
+    assert (
+        evaluation_words.short(None) == "-"
+        and evaluation_words.short(math.inf) == "inf"
+        and evaluation_words.short(1234567.0) == "1.2e+06"
+    )
 
 
 @given(
@@ -123,10 +132,10 @@ def test_words() -> None:
 def test_arranging_loses_nothing(rows: list[tuple[float | None, float | None, int]]) -> None:
     items = [(Item("m", "s", "w", {"c": a}, {"c": n}), Item(BASE, "s", "w", {"c": b}, {"c": n})) for a, b, n in rows]
     pairs = [Pair(at, a, b) for at, (a, b) in enumerate(items)]
-    for order in ev.ORDERS:
-        made = ev.arranged(pairs, "c", order)
+    for order in evaluated_rows.ORDERS:
+        made = evaluated_rows.arranged(pairs, "c", order)
         assert sorted(p.at for p in made) == list(range(len(pairs)))
-    worst = [p.item.mean("c") for p in ev.arranged(pairs, "c", "worst")]
+    worst = [p.item.mean("c") for p in evaluated_rows.arranged(pairs, "c", "worst")]
     real = [w for w in worst if not math.isnan(w)]
     assert real == sorted(real, reverse=True) and not any(map(math.isnan, worst[: len(real)]))
 
@@ -137,6 +146,6 @@ def test_ten_thousand_items_are_read_fast(workspace: Path) -> None:
     assert len(json.loads(path.read_text())["items"]) == 10_000
     begun = time.perf_counter()
     sources = ev.scan(workspace / "projects" / "demo", {})
-    pairs = ev.arranged(ev.load(path).rows("demo-0001", "test"), "completion", "worst")
+    pairs = evaluated_rows.arranged(evaluated_rows.load(path).rows("demo-0001", "test"), "completion", "worst")
     assert len(sources) == 1 and len(pairs) == 5000
     assert time.perf_counter() - begun < 5.0  # measured: 0.1 s on free cores
