@@ -179,6 +179,26 @@ def train(
         verb.run(_workspace(context, workspace), project, overrides, resume, detach, console)
 
 
+@app.command("launch-script")
+def launch_script(
+    context: typer.Context,
+    project: ProjectName,
+    slurm: Annotated[bool, typer.Option("--slurm", help="A file for sbatch.")] = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it here, not into the project.")] = None,
+    overrides: Overrides = [],  # noqa: B006
+    workspace: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Write a batch file that trains on several machines.
+
+    [launch] says how many, and how many processes each.
+    """
+    with working(json_document=as_json) as console:
+        from engine.verbs import launch_script as verb
+
+        console.document(verb.run(_workspace(context, workspace), project, overrides, slurm, out, console))
+
+
 @app.command("eval")
 def evaluate(
     context: typer.Context,

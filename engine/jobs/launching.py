@@ -9,6 +9,7 @@ in their environment, as those have that `torchrun` or `accelerate launch` start
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -29,6 +30,8 @@ from engine.training.pulse import LAUNCHER
 
 PATIENCE_SECONDS = 55.0
 """How long the others may live on when a rank has failed: they find it out by themselves, unless they hang."""
+LED_SECONDS = 10.0
+"""The same where rank 0 has ended, without which nothing more can come of them."""
 POLL_SECONDS = 0.1
 
 
@@ -96,7 +99,8 @@ def start(workspace: Workspace, run: Run, launch: LaunchTable, overrides: list[s
         words = f"rank {failed} (process {ranks[failed].pid}) {_ending(ranks[failed].returncode)}"
         if run.state().state not in ("done", "stopped", "failed"):
             raise _tell(run, words, console)
-        console.say(words)
+        if ranks[failed].returncode < 0:
+            console.say(words)
     if any(rank.returncode for rank in ranks):
         raise SystemExit(ranks[0].returncode if ranks[0].returncode > 0 else 1)
 
@@ -134,14 +138,13 @@ def _handing_on(ranks: list[subprocess.Popen[bytes]]) -> Iterator[None]:
 
 def _wait(ranks: list[subprocess.Popen[bytes]]) -> int | None:
     """Until all have ended, or have not long after one has failed; returns the first that was killed or failed."""
-    failed, since = None, 0.0
-    while any(rank.poll() is None for rank in ranks):
+    failed, deadline = None, math.inf
+    while any(rank.poll() is None for rank in ranks) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
-        if failed is None:
-            failed = _worst(ranks)
-            since = time.monotonic()
-        elif time.monotonic() - since > PATIENCE_SECONDS:
-            break
+        if failed is None and (failed := _worst(ranks)) is not None:
+            deadline = time.monotonic() + PATIENCE_SECONDS
+        if ranks[0].returncode is not None:
+            deadline = min(deadline, time.monotonic() + LED_SECONDS)
     return _worst(ranks) if failed is None else failed
 
 

@@ -74,6 +74,11 @@ class Workroom:
         return run, project
 
     def _check_training(self, owner: Owner, project: Project) -> None:
+        if project.launch.processes > 1 or project.launch.machines > 1:
+            raise InputError(
+                f"[launch] asks for {project.launch.processes * project.launch.machines} processes, and a session is one",
+                remedy="train it with `loraworkbench train`",
+            )
         self._check(owner, project)
         if project.lora.init in lora.MUTATING:
             raise InputError(

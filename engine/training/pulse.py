@@ -25,7 +25,6 @@ BROKEN_SECONDS = 6.0
 """The same where a connection to some rank broke, as it does at once when a process dies."""
 LAUNCHER = "LORAWORKBENCH_LAUNCHER"
 """The process that started the ranks of this machine, where that was `loraworkbench train`."""
-REMEDY = "the weights of the newest checkpoint are kept; go on with `loraworkbench train PROJECT --resume RUN`"
 
 
 class RankLost(WorkFailed):
@@ -37,11 +36,15 @@ class Pulse(threading.Thread):
 
     Args:
         store: a connection of its own to the ranks' store.
+
+    Attributes:
+        remedy: what to do when a rank is lost.
     """
 
     def __init__(self, store: Any, number: int, count: int) -> None:
         super().__init__(name="pulse", daemon=True)
         self.store, self.number, self.count = store, number, count
+        self.remedy = "go on with --resume: the weights of the newest checkpoint are kept"
         self._others = [n for n in range(count) if n != number]
         self._heard: dict[int, bytes] = {}
         self._changed = dict.fromkeys(self._others, time.monotonic())
@@ -87,7 +90,7 @@ class Pulse(threading.Thread):
         now = time.monotonic()
         if self._broken is not None or (self._asking is not None and now - self._asking > silence):
             problem = "rank 0 is lost, or the store at which the ranks meet"
-            raise RankLost(f"{problem}: {self._broken or f'no answer for {silence:.0f} s'}", remedy=REMEDY)
+            raise RankLost(f"{problem}: {self._broken or f'no answer for {silence:.0f} s'}", remedy=self.remedy)
         for other in self._others:
             # What was not read in time because this thread had no time says nothing.
             last = self._asking or now
@@ -95,7 +98,7 @@ class Pulse(threading.Thread):
                 self._accuse(other, last - self._changed[other])
 
     def _accuse(self, other: int, silent: float) -> None:
-        raise RankLost(f"rank {other} is lost: nothing was heard of it for {silent:.0f} s", remedy=REMEDY)
+        raise RankLost(f"rank {other} is lost: nothing was heard of it for {silent:.0f} s", remedy=self.remedy)
 
     def _ended(self, other: int) -> bool:
         return b'"ended"' in self._heard.get(other, b"")
@@ -111,7 +114,7 @@ class Pulse(threading.Thread):
             self.check(BROKEN_SECONDS)
             time.sleep(0.1)
         problem = f"the connection to another rank broke: {str(error).splitlines()[0]}"
-        raise RankLost(problem, remedy=REMEDY) from error
+        raise RankLost(problem, remedy=self.remedy) from error
 
     def end(self, error: BaseException | None) -> None:
         """Say the last words of this rank: that it is done, or why it failed."""

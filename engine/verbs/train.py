@@ -75,6 +75,7 @@ def _train_as(
     with joined(device) as team:
         label = team.from_lead(lambda: _run(folder, overrides, resume).path.name)
         run = folder.run(label)
+        team.pulse.remedy = f"go on from its checkpoint: `loraworkbench train {folder.name} --resume {int(label)}`"
         project = spec.load(run.project_file, overrides if resume is not None else [])
         launch = project.launch.model_copy(update={"device": str(device)})
         _train(folder, run, project.model_copy(update={"launch": launch}), resume is not None, console, team)

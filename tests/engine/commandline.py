@@ -15,7 +15,7 @@ from engine.store import process_start
 
 ROOT = Path(__file__).resolve().parents[2]
 VERBS = ["quickstart", "new", "check", "rows", "train", "eval"]
-VERBS += ["generate", "merge", "adapters", "runs", "watch", "doctor"]
+VERBS += ["generate", "merge", "adapters", "runs", "watch", "doctor", "launch-script"]
 
 Outcome = tuple[int, str, str]
 Call = Callable[..., Outcome]

@@ -40,7 +40,7 @@ def test_no_arguments_show_help(call: Call) -> None:
 def test_every_verb_has_help_and_the_common_options(call: Call, verb: str) -> None:
     code, out, _ = call(verb, "--help")
     assert code == 0 and "--json" in out and "--workspace" in out
-    assert ("--set" in out) == (verb in ["check", "rows", "train", "eval", "generate", "merge"])
+    assert ("--set" in out) == (verb in ["check", "rows", "train", "eval", "generate", "merge", "launch-script"])
 
 
 def test_version(call: Call) -> None:

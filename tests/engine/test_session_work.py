@@ -262,6 +262,7 @@ def test_what_a_session_cannot_train_is_refused_and_changes_nothing(call: Call, 
         for how, words in (
             ({"overrides": ['model.quantization="nf4"']}, "not as it was"),
             ({"overrides": ['lora.init="pissa"']}, "keeps its base"),
+            ({"overrides": ["launch.processes=2"]}, "asks for 2 processes, and a session is one"),
             ({"overrides": ["train.steps=-1"]}, "train.steps"),
             ({"resume": 7}, "no run 7"),
         ):
