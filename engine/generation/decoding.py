@@ -212,8 +212,8 @@ def _apart(a: torch.Tensor, b: torch.Tensor) -> float:
 
 @contextlib.contextmanager
 def inference(loaded: Loaded) -> Iterator[None]:
-    """While in the block: eval mode, no gradients, 4-bit weights dequantized once where there is memory for it, products
-    of two or three rows made row by row.
+    """While in the block: eval mode, no gradients, 4-bit weights dequantized once where there is memory for it, fp32
+    products on the CPU by oneDNN.
 
     Afterwards every module is in the mode it was in. Not `torch.inference_mode`: tensors that a model keeps (rotary
     tables, biases that bitsandbytes casts in place) would be inference tensors, which training cannot use.
@@ -222,7 +222,7 @@ def inference(loaded: Loaded) -> Iterator[None]:
     if training:
         loaded.causal.eval()
     try:
-        with torch.no_grad(), unpacked(loaded.causal), one_by_one(loaded.causal):
+        with torch.no_grad(), unpacked(loaded.causal), quick(loaded.causal):
             yield
     finally:
         for module in training:
@@ -265,37 +265,37 @@ def _can_unpack(layer: nn.Module) -> bool:
 def _product(dense: torch.Tensor, layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
     """What `Linear4bit.forward` computes, with the weight at hand."""
     bias = None if layer.bias is None else layer.bias.to(dense.dtype)
-    return rowwise(x.to(dense.dtype), dense, bias).to(x.dtype)
+    return product(x.to(dense.dtype), dense, bias).to(x.dtype)
 
 
-MOST_SINGLE_ROWS = 3
+_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def rowwise(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """`linear`; where two or three rows have one token each, in fp32 on a CPU, row by row.
+def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """`linear`, without a gradient; for more than one row in fp32 on a CPU by oneDNN.
 
-    A product of matrices packs its operands first, which for so few rows takes longer than to read weights twice that
-    are in the cache. And each row is then what it is alone, to the last bit.
+    torch leaves these to a BLAS that packs its operands first, and for few rows takes twice as long as for one. oneDNN,
+    which torch has for other types, takes about as long for eight rows as for one. Equal rows give equal results.
     """
-    few = x.ndim == 3 and x.shape[1] == 1 and 1 < x.shape[0] <= MOST_SINGLE_ROWS
-    if not few or x.dtype != torch.float32 or x.device.type != "cpu":
+    single = x.numel() <= x.shape[-1]
+    if single or not _ONEDNN or x.dtype != torch.float32 or x.device.type != "cpu" or not weight.is_contiguous():
         return linear(x, weight, bias)
-    return torch.stack([linear(row, weight, bias) for row in x])
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 @contextlib.contextmanager
-def one_by_one(model: nn.Module) -> Iterator[None]:
-    """While in the block, fp32 linear layers on the CPU multiply as `rowwise` does."""
+def quick(model: nn.Module) -> Iterator[None]:
+    """While in the block, fp32 linear layers on the CPU multiply as `product` does."""
     linears = (m for m in model.modules() if type(m) is nn.Linear and "forward" not in vars(m))
     layers: list[Any] = [m for m in linears if m.weight.dtype == torch.float32 and m.weight.device.type == "cpu"]
     try:
         for layer in layers:
-            layer.forward = functools.partial(_rowwise, layer)
+            layer.forward = functools.partial(_quick, layer)
         yield
     finally:
         for layer in layers:
             vars(layer).pop("forward", None)
 
 
-def _rowwise(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
-    return rowwise(x, layer.weight, layer.bias)
+def _quick(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    return product(x, layer.weight, layer.bias)
