@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import sys
 import time
 from pathlib import Path
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from engine import events
-from tests.workbench.conftest import Start, started, steps, until, write_run
+from tests.workbench.conftest import Start, started, steps, text_of, until, write_run
+from tests.workbench.evaluations import document, write_adapter, write_evaluation
 from workbench import actions
 
 HOSTILE = [
@@ -29,6 +31,12 @@ MOVES = ["up", "down", "left", "right", "home", "end", "pageup", "pagedown", "ta
          "escape", "space", "backspace", "delete"]  # fmt: skip
 
 
+VIEWS = ["project:demo", "data:demo", "run:demo/0001", "run:demo/0002", "runs:demo", "eval:demo", "adapters:demo",
+         "learn:low-rank", "file:data/rows.jsonl", "compare:demo", "welcome:", "project:[red]x["]  # fmt: skip
+UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""What acts on a terminal and must never be on the screen."""
+
+
 def keys() -> list[str]:
     """Everything that may be pressed, but what quits."""
     bound = {key for a in actions.registry().values() for key in a.keys.split(",") if key}
@@ -36,7 +44,7 @@ def keys() -> list[str]:
 
 
 def fill(root: Path) -> None:
-    """Runs in several states whose texts are hostile, and such data."""
+    """Runs in several states, adapters, an evaluation, data, names: whose texts are hostile."""
     said = [events.Sample(model=text, prompt=text, text=text, step=i) for i, text in enumerate(HOSTILE)]
     said += [events.Note(text=text, level="warning") for text in HOSTILE]
     write_run(root, "demo/0001", [started(), *steps(30), *said, events.Finished(reason="done")])
@@ -46,6 +54,15 @@ def fill(root: Path) -> None:
         for text in HOSTILE:
             file.write(json.dumps({"prompt": text, "completion": text}) + "\n")
         file.write("{broken\n")
+        file.write(json.dumps({"prompt": "y" * 1_000_000, "completion": "\x1b[2J" * 1000}) + "\n")
+    write_adapter(root, "demo/0001", base_model_name_or_path=HOSTILE[1], target_modules=[HOSTILE[0], HOSTILE[2]])
+    write_adapter(root, "demo/0002", r="many")
+    names = ["base", "demo-0001", HOSTILE[0], HOSTILE[1] + HOSTILE[2]]
+    made = document(names, answer=lambda model, at: HOSTILE[at % len(HOSTILE)] + f" {at}", long=HOSTILE[1])
+    write_evaluation(root, "demo/0001", made)
+    (root / "projects" / "[red]x[" / "]").mkdir(parents=True)
+    (root / "projects" / "[red]x[" / "project.toml").write_text('[data]\ntrain = "\\u001b[31m"\n')
+    (root / "data" / "\x1b[31m[b]\u202e.jsonl").write_text("{}\n")
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +85,9 @@ async def storm(start: Start, workspace: Path, size: tuple[int, int], seed: int,
             await pilot.press(pressed[-1])
             assert app.is_running, pressed[-12:]
             assert time.monotonic() - begun < 20, f"frozen by {pressed[-12:]}"
+            if number % 25 == 24:
+                assert not (found := UNSAFE.search(text_of(pilot))), (found, pressed[-12:])
+                app.open(dice.choice(VIEWS), focus=dice.random() < 0.8)
             if number % 97 == 96:
                 await pilot.resize_terminal(*dice.choice([(80, 24), (120, 40), (200, 50), (40, 10)]))
         for _ in range(20):
