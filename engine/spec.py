@@ -239,12 +239,13 @@ def _contradictions(tables: dict[str, Table], places: Places) -> list[Mistake]:
         wrong(("data", "test_fraction"), "`data.test` and `data.test_fraction` exclude each other; keep one")
     if isinstance(lora, LoraTable):
         if isinstance(model, ModelTable) and model.quantization != "none" and lora.init in ("pissa", "olora"):
+            loftq = '"loftq", ' if model.quantization == "nf4" else ""
             wrong(
                 ("lora", "init"),
                 f'`lora.init = "{lora.init}"` starts from the base\'s own weights, which are not kept with '
-                f'`model.quantization = "{model.quantization}"`; use "loftq", "default", or quantization = "none"',
+                f'`model.quantization = "{model.quantization}"`; use {loftq}"default", or quantization = "none"',
             )
-        if isinstance(model, ModelTable) and model.quantization in ("int8", "fp4") and lora.init == "loftq":
+        if isinstance(model, ModelTable) and model.quantization != "nf4" and lora.init == "loftq":
             wrong(("lora", "init"), '`lora.init = "loftq"` needs `model.quantization = "nf4"`')
         if lora.dora and lora.init in ("pissa", "olora", "loftq"):
             wrong(("lora", "dora"), f'`lora.dora` cannot be combined with `lora.init = "{lora.init}"`')

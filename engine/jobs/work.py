@@ -74,15 +74,18 @@ def train(
         InputError, WorkFailed: see `dataset.load`, `loading.load`, `loop.Training`; or the ranks read different data.
     """
     from engine.evaluation import matrix
+    from engine.models.loading import choose_device
     from engine.models.tokenizer import tokenizer_of
     from engine.tokens import dataset
-    from engine.training import lora
+    from engine.training import lora, needs
     from engine.training.loop import Training
     from engine.training.ranks import ALONE
 
     ranks = ranks or ALONE
     workspace = Workspace(folder.workspace)
     beside = beside or _Alone(run, project, workspace, emit)
+    if wrong := needs.problems(project, choose_device(project.launch).type):
+        raise wrong[0]
 
     def read() -> tuple[str, Any]:
         location, tokenizer = tokenizer_of(project, workspace)

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from engine.errors import InputError, WorkFailed
+from engine.errors import WorkFailed
 from engine.models import memory
 from engine.models.loaded import Loaded
 from engine.tables import LoraTable, TrainTable
+from engine.training import needs
 
 Tensors = dict[str, torch.Tensor]
 
@@ -36,8 +37,8 @@ def build(loaded: Loaded, train: TrainTable, lora: LoraTable) -> torch.optim.Opt
     }
     if train.optimizer == "adamw":
         return torch.optim.AdamW(groups, fused=True, **settings)
-    if loaded.device.type != "cuda":
-        raise InputError(f'train.optimizer = "{train.optimizer}" needs a GPU', remedy='use "adamw" on this machine')
+    if (problem := needs.optimizer(train, loaded.device.type)) is not None:
+        raise problem
     import bitsandbytes.optim as bnb
 
     kinds = {"adamw_8bit": bnb.AdamW8bit, "paged_adamw": bnb.PagedAdamW32bit, "paged_adamw_8bit": bnb.PagedAdamW8bit}

@@ -29,6 +29,7 @@ from engine.tokens.dataset import Dataset, Split
 from engine.tokens.examples import Encoder
 from engine.tokens.prompts import Template
 from engine.tokens.survey import spread
+from engine.training import needs
 from engine.training.order import Order
 from engine.verbs.rows import lenient, read_sources, too_many_refused
 
@@ -89,6 +90,8 @@ def run(
     except SpecError as error:
         report.error(error)
     else:
+        for problem in needs.problems(project, estimate.room(project.launch.device).device):
+            report.error(problem)
         if no_model:
             _check_sources(project, workspace, report, console)
         else:

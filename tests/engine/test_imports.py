@@ -17,7 +17,7 @@ import pytest
 ENGINE = Path(__file__).parents[2] / "engine"
 HEAVY = {"torch", "transformers", "peft", "datasets", "bitsandbytes", "accelerate"}
 LIGHT = ["rows", "tokens", "evaluation.metrics", "evaluation.results", "merging.companions", "training.order"]
-LIGHT += ["training.pulse", "jobs", "verbs", "__main__"]
+LIGHT += ["training.needs", "training.pulse", "jobs", "verbs", "__main__"]
 """What a command line starts with, besides the modules at the top. A package stands for all its modules."""
 NOT_LIGHT = ["jobs.workroom"]
 """But not these, which a verb imports when it works."""

@@ -205,3 +205,20 @@ def test_watch_of_a_killed_job_says_how_to_go_on(call: Call) -> None:
     assert code == 1 and "loraworkbench merge p --detach" in err
     log_of(job.path, finished("done"))
     assert call("watch", "p/jobs/1")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["train.optimizer=paged_adamw_8bit"], "needs a GPU"),
+        (["lora.dora=true", "model.quantization=int8"], "does not work on an int8 base"),
+    ],
+)
+def test_what_needs_a_gpu_is_refused_before_anything_is_read(
+    call: Call, project: store.ProjectFolder, settings: list[str], said: str
+) -> None:
+    given = [part for each in settings for part in ("--set", each)]
+    found = document(call("check", "p", *given, "--json"), 2)
+    assert [each["problem"] for each in found["problems"] if said in each["problem"]]
+    code, out, err = call("train", "p", *given)
+    assert code == 2 and said in err and "rows" not in out

@@ -311,6 +311,7 @@ def test_text_is_no_number_and_a_number_no_truth() -> None:
         ("data.test = 'a'\ndata.test_fraction = 0.1", "2:6: `data.test` and `data.test_fraction` exclude each other"),
         ("lora.init = 'pissa'", '1:6: `lora.init = "pissa"` starts from the base\'s own weights'),
         ("[model]\nquantization='int8'\n[lora]\ninit='loftq'", '4:1: `lora.init = "loftq"` needs `model.quant'),
+        ("[model]\nquantization='none'\n[lora]\ninit='loftq'", '4:1: `lora.init = "loftq"` needs `model.quant'),
         ("lora = {dora = true, init = 'loftq'}", "1:9: `lora.dora` cannot be combined"),
         ("lora.target_modules = []", "1:6: `lora.target_modules` is empty"),
         ("lora.target_modules = '(q'", "1:6: `lora.target_modules`: '(q' is not a regular expression"),
