@@ -172,8 +172,11 @@ def train(
     workspace: Root = None,
     as_json: JsonLines = False,
 ) -> None:
-    """Train an adapter. Ctrl+C finishes the step and writes a checkpoint; a second one stops at once."""
-    with working(json_lines=as_json) as console:
+    """Train an adapter. Ctrl+C finishes the step and writes a checkpoint; a second one stops at once.
+
+    With --detach, --json prints one document (job, path, pid) instead of events; `watch` has those.
+    """
+    with working(json_document=as_json and detach, json_lines=as_json and not detach) as console:
         from engine.verbs import train as verb
 
         verb.run(_workspace(context, workspace), project, overrides, resume, detach, console)

@@ -137,11 +137,12 @@ def test_a_stopped_run_is_resumed_to_the_same_bits(workspace: Path) -> None:
 def test_a_detached_run_survives_its_terminal(workspace: Path) -> None:
     """Started in a session that is then hung up; followed from another."""
     starter = command(
-        workspace, "train", "starter", "--detach", "--set", "train.steps=8", "--set", "train.evaluate_every=0"
+        workspace, "train", "starter", "--detach", "--json", "--set", "train.steps=8", "--set", "train.evaluate_every=0"
     )
     parent = subprocess.Popen(starter, stdout=subprocess.PIPE, start_new_session=True, text=True, cwd=ROOT)
     assert parent.stdout is not None
-    assert "watch starter/0001" in parent.stdout.read()
+    told = json.loads(parent.stdout.read())
+    assert told["job"] == "starter/0001" and told["path"].endswith("projects/starter/runs/0001") and told["pid"] > 0
     parent.wait(60)
     with_signal = os.getpgid(0)
     assert with_signal != parent.pid

@@ -34,7 +34,8 @@ def run(
     changes = overrides if resume is not None else []
     if detach:
         more = [part for each in changes for part in ("--set", each)]
-        detached.start(workspace, run, ["train", str(folder.path), "--resume", run.path.name, *more], console)
+        order = ["train", str(folder.path), "--resume", run.path.name, *more]
+        console.document(detached.start(workspace, run, order, console))
         return
     project = spec.load(run.project_file, changes)
     if project.launch.processes > 1 or project.launch.machines > 1:
