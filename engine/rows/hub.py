@@ -95,7 +95,7 @@ def read_hub(
 
 def _explain(error: Exception, offline: str) -> tuple[str, str]:
     said = excerpt(" ".join(str(error).split()), 300)
-    if offline:
+    if offline and not isinstance(error, ValueError):  # a split or a subset is missed from files that are here
         remedy = "connect to the network once, or point data.train at a local file"
         return f"this dataset is not in the Hub's cache here, and the Hub is out of reach ({offline})", remedy
     if isinstance(error, ConnectionError | TimeoutError):

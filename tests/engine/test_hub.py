@@ -110,3 +110,24 @@ def test_an_unreachable_hub_is_said_in_words(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not in the Hub's cache here") as caught:
         read_all(tmp_path, "hub:no-such/data-set", split="train")
     assert caught.value.where == "hub:no-such/data-set" and caught.value.remedy
+
+
+def test_without_a_network_a_folder_still_says_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`hub:` takes a folder laid out as on the Hub; a wrong subset or split in it is not the network's fault."""
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "hub" / "words"
+    folder.mkdir(parents=True)
+    (folder / "rows.jsonl").write_text('{"text": "a"}\n')
+    files = "  data_files:\n  - split: only\n    path: rows.jsonl\n"
+    (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: one\n{files}- config_name: two\n{files}---\n")
+    found = read_all(tmp_path, "hub:hub/words", subset="two", split="only")
+    assert [row.where for row in found] == ["hub:hub/words/two/only:row 1"]
+    for wrong, named in (
+        ({"subset": "nope", "split": "only"}, "'one', 'two'"),
+        ({"subset": "two", "split": "x"}, "only"),
+    ):
+        with pytest.raises(InputError, match=named) as caught:
+            read_all(tmp_path, "hub:hub/words", **wrong)
+        assert "data.subset" in (caught.value.remedy or "")
