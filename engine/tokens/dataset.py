@@ -61,6 +61,15 @@ class Dataset:
         found = {"train": self.train.examples}
         return found | {"test": self.test.examples} if self.test is not None else found
 
+    @property
+    def hidden_tools(self) -> str | None:
+        """What to say where rows define tools and the template, by the first of them, does not show them."""
+        items = [item for split in (self.train, self.test) if split for _, item in split.items]
+        with_tools = [item for item in items if isinstance(item, prompts.Conversation) and item.tools]
+        if not with_tools or self.template.shows_tools(with_tools[0]):
+            return None
+        return f"{len(with_tools):,} rows define tools, which this template does not show to the model"
+
     def to_json(self) -> dict[str, Any]:
         """The ledger as `loraworkbench rows --json` prints it and a run stores it."""
         both = total([self.train.ledger] + ([self.test.ledger] if self.test else []))
@@ -129,6 +138,8 @@ def load(project: Project, workspace: Workspace, tokenizer: Any, emit: Emit) -> 
         emit(events.Note(text=text, level="warning"))
     digest = hashlib.sha256(b"".join(e.digest() for e in train.examples)).hexdigest()
     made = Dataset(train, test, shape, template, overlap, digest)
+    if made.hidden_tools:
+        emit(events.Note(text=made.hidden_tools, level="warning"))
     for name, split in (("training", train), ("unseen", test)):
         if split is not None:
             emit(events.Note(text=f"{name} rows: {split.ledger.summary()}"))

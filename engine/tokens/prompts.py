@@ -13,7 +13,7 @@ import itertools
 import re
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.errors import InputError
@@ -61,6 +61,13 @@ class Template:
         values = {**item.fields, "prompt": item.prompt, "completion": item.completion}
         prompt, completion = fill(self.prompt_format, values, 0.0), fill(self.completion_format, values, 1.0)
         return [*prompt, *completion, Segment(self._eos, 1.0)]
+
+    def shows_tools(self, conversation: Conversation) -> bool:
+        """Whether the model sees the tools that a row defines: many templates have no place for them."""
+        try:
+            return self.render(conversation) != self.render(replace(conversation, tools=None))
+        except RowError:  # it refuses a row without tools, so it looks at them
+            return True
 
     def prompt(self, prompt: str) -> list[Segment]:
         """A prompt typed by a person, as the beginning of a row with that prompt.

@@ -182,6 +182,8 @@ def _warn(console: Console, project: Project, data: Dataset) -> None:
     for name, split in _sides(data).items():
         if problem := too_many_refused(split.ledger, project.data.max_refused):
             console.warn(f"{name}: {problem}: `train` will stop")
+    if data.hidden_tools:
+        console.warn(data.hidden_tools)
     if data.overlap:
         first = data.overlap[0]
         console.warn(f"{len(data.overlap):,} unseen rows stand among the training rows, too: {first[1]} = {first[0]}")

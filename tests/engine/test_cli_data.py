@@ -126,6 +126,14 @@ def test_refused_rows_are_listed_even_where_train_would_stop(call: Call, demo: P
     assert len(found["ledger"]["refusals"]) == found["ledger"]["refused"] == 30
 
 
+def test_tools_that_the_template_does_not_show_are_said(call: Call, demo: Path) -> None:
+    chat = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "good day"}]
+    write_rows(demo, [{"messages": chat, "tools": [{"name": "look_up"}]}, {"messages": chat}])
+    said = "1 rows define tools, which this template does not show to the model"
+    assert said in document(call("check", "demo", "--json", "--set", "data.test_fraction=0.0"), 2)["warnings"]
+    assert f"warning: {said}" in call("rows", "demo", "--set", "data.test_fraction=0.0")[1]
+
+
 def test_a_row_that_is_not_there_says_why(call: Call, demo: Path) -> None:
     write_rows(demo, [*pairs(3), {"question": "no answer"}, *pairs(2)])
     whole = ("--set", "data.test_fraction=0.0", "--json")

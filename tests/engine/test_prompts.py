@@ -254,6 +254,12 @@ def test_tools_are_given_to_the_template() -> None:
     assert whole(made.render(TWO)).startswith("-")
     with pytest.raises(RowError, match="refuses this row"):
         made.render(Conversation(TWO.messages, "not json"))
+    with_tools = Conversation(TWO.messages, '[{"name": "look_up"}]')
+    assert made.shows_tools(with_tools)
+    plain = chat[chat.index("{% for") :]
+    assert not template(plain).shows_tools(with_tools)
+    needed = template("{% if messages | length > 2 and not tools %}{{ none[0]['x'] }}{% endif %}" + plain)
+    assert needed.shows_tools(Conversation(TWO.messages * 2, with_tools.tools))
 
 
 # --- format strings
