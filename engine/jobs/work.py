@@ -137,8 +137,11 @@ def train(
     if not ranks.leads:
         return TrainResult(reason, training.progress.step, run.adapter, None)
     best = training.restore_best()
-    lora.save_adapter(run.adapter, loaded, initial, record.card(run, project, data, training.progress.step))
-    emit(events.Saved(what="adapter", path=str(run.adapter), bytes=size_of(run.adapter), step=training.progress.step))
+    step = training.progress.step if best is None else best
+    if best is not None:
+        emit(events.Note(text=f"the adapter is that of step {best}, where the unseen loss was lowest"))
+    lora.save_adapter(run.adapter, loaded, initial, record.card(run, project, data, step))
+    emit(events.Saved(what="adapter", path=str(run.adapter), bytes=size_of(run.adapter), step=step))
     return TrainResult(reason, training.progress.step, run.adapter, best)
 
 

@@ -222,3 +222,20 @@ def test_what_needs_a_gpu_is_refused_before_anything_is_read(
     assert [each["problem"] for each in found["problems"] if said in each["problem"]]
     code, out, err = call("train", "p", *given)
     assert code == 2 and said in err and "rows" not in out
+
+
+def test_the_adapter_that_early_stopping_keeps_is_said_to_be_the_best(call: Call, project: store.ProjectFolder) -> None:
+    settings = ["train.steps=20", "train.evaluate_every=1", "train.early_stopping=1", "train.learning_rate=0.5"]
+    settings += ["train.examples_per_step=4", "train.save_every=1", "train.schedule=constant"]
+    code, out, _ = call("train", "p", *(part for each in settings for part in ("--set", each)))
+    run = project.runs()[-1]
+    told = events.read(run.events)[0]
+    measured = {e.step: e.nll for e in told if isinstance(e, events.Scored)}
+    best = min(measured, key=lambda step: measured[step])
+    assert code == 0 and best != max(measured)  # or there is nothing to go back from
+    assert [e.step for e in told if isinstance(e, events.Saved) and e.what == "adapter"] == [best]
+    assert f"the adapter is that of step {best}, where the unseen loss was lowest" in out
+    assert f"- {best} steps," in (run.adapter / "README.md").read_text(encoding="utf-8")
+    name = "adapter_model.safetensors"
+    (kept,) = run.checkpoints.glob(f"*{best:06d}/**/{name}")
+    assert (run.adapter / name).read_bytes() == kept.read_bytes()
