@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import EngineError, WorkFailed
+from engine.text import size
 
 _ABANDONED_SECONDS = 3600.0
 
@@ -167,7 +168,7 @@ def need_space(folder: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(there).free
     if free < needed_bytes:
         raise WorkFailed(
-            f"not enough disk space: {needed_bytes / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free",
+            f"not enough disk space: {size(needed_bytes)} needed, {size(free)} free",
             where=str(folder),
             remedy="free some space or choose another folder with --out",
         )

@@ -312,6 +312,6 @@ def test_sums_and_sizes(tmp_path: Path) -> None:
 def test_space_is_asked_of_the_disk_that_will_be_written(tmp_path: Path) -> None:
     files.need_space(tmp_path / "not" / "yet" / "there", 1)
     files.need_space(Path("relative"), 0)
-    with pytest.raises(WorkFailed, match=r"not enough disk space: 1000000000000\.0 GB needed") as failed:
+    with pytest.raises(WorkFailed, match=r"not enough disk space: 1000000000\.0 TB needed") as failed:
         files.need_space(tmp_path / "out", 10**21)
     assert failed.value.where == str(tmp_path / "out")
