@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from textual import events
 from textual.app import App
 from textual.binding import Binding
+from textual.css.query import NoMatches
 from textual.reactive import reactive
 from textual.signal import Signal
 
@@ -159,7 +160,7 @@ class WorkbenchApp(App[int]):
             yield from self.focused.ancestors_with_self
         screen = self.screen
         if isinstance(screen, WorkbenchScreen):
-            if screen.editors.front is not None:
+            if screen.editors.front is not None and screen.editors.front.is_mounted:
                 yield screen.editors.front
             yield from self.commands
 
@@ -169,7 +170,10 @@ class WorkbenchApp(App[int]):
             method = getattr(target, f"act_{action.method}", None)
             if method is not None:
                 may = getattr(target, f"may_{action.method}", None)
-                return method if may is None or may() else None
+                try:
+                    return method if may is None or may() else None
+                except NoMatches:  # a tab just opened, what is in it being made
+                    return None
         return None
 
     def do(self, id: str) -> None:
@@ -199,9 +203,8 @@ class WorkbenchApp(App[int]):
         if action == "do" and parameters:
             if parameters[0] == "app.menu":
                 return isinstance(self.screen, WorkbenchScreen) and not takes_text(self.focused)
-            if parameters[0] == "focus.leave" or not isinstance(
-                self.screen, WorkbenchScreen
-            ):  # no word where it leaves nothing
+            leaves = parameters[0] == "focus.leave"  # nothing is said where there is nothing to leave
+            if leaves or not isinstance(self.screen, WorkbenchScreen):
                 return self.handler(actions.registry()[str(parameters[0])]) is not None
         return super().check_action(action, parameters)
 

@@ -1,29 +1,29 @@
-"""How the workbench feels: first paint, `--version`, key echo while a run says 200 things a second, on a slow link.
+"""How the workbench feels: first paint, `--version`; key echo while two panes stream and a run says 200 things a second,
+also on a slow link.
 
     python tests/benchmarks/workbench_feel.py [--runs 9] [--json FILE]
 
 Each figure stands beside a peer in the same run: a bare Textual application with ten widgets of the kinds that the
-workbench begins with, and `import torch`. Runs alternate; medians with their spread.
+workbench begins with, and `import torch`. Runs alternate; medians with their spread. What streams is `streaming.py`.
+The load of the machine is told with the figures: above 1 on two cores they say more of the machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from engine import events  # noqa: E402
-from engine.store import process_start  # noqa: E402
 from tests.benchmarks.terminal import Terminal  # noqa: E402
 
 BARE = """
@@ -70,68 +70,52 @@ def run_of(command: list[str]) -> float:
     return time.perf_counter() - begun
 
 
-class LiveRun(threading.Thread):
-    """A run of this process that emits `rate` step events a second."""
+def echo(workspace: Path, state: str, runtime: str, bytes_per_second: int = 0, keys: int = 60) -> dict[str, float]:
+    """Key to echo in the prompt of the comparison while both its columns stream and a run's tab is live behind it.
 
-    def __init__(self, folder: Path, rate: int = 200) -> None:
-        super().__init__(daemon=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.log, self.rate, self.over = events.EventLog(folder / "events.jsonl"), rate, threading.Event()
-
-    def run(self) -> None:
-        import os
-
-        pid = os.getpid()
-        self.log(
-            events.Started(
-                verb="train", pid=pid, pid_started=process_start(pid), project="starter", device="CPU", versions={}
-            )
-        )
-        begun, step = time.perf_counter(), 0
-        while not self.over.is_set():
-            step += 1
-            self.log(
-                events.Step(
-                    step=step, steps=1_000_000, loss=2 / (1 + step / 500), learning_rate=1e-3, gradient_norm=1.0, tokens=500,
-                    supervised_tokens=200, seconds=0.005, tokens_per_second=100_000.0, memory_bytes=10**9, epoch=step / 1e4,
-                )
-            )  # fmt: skip
-            time.sleep(max(0.0, begun + step / self.rate - time.perf_counter()))
-
-
-def echo(workspace: Path, state: str, bytes_per_second: int = 0, keys: int = 40) -> dict[str, float]:
-    """Key to echo in the quick-open box while the run's tab is live below it: milliseconds, and the CPU it takes."""
-    environment = {"XDG_STATE_HOME": state, **({"SSH_CONNECTION": "1"} if bytes_per_second else {})}
+    Returns milliseconds, the process's CPU time and what it writes a second. The keys are letters that nothing else on
+    the screen has.
+    """
+    environment = {
+        "XDG_STATE_HOME": state,
+        "XDG_RUNTIME_DIR": runtime,
+        "SSH_CONNECTION": "1" if bytes_per_second else "",
+    }
     command = [sys.executable, "-m", "workbench", str(workspace)]
     terminal = Terminal(command, environment=environment, folder=ROOT, bytes_per_second=bytes_per_second)
+
+    def wait(seconds: float) -> None:
+        until = time.perf_counter() + seconds
+        while (left := until - time.perf_counter()) > 0:
+            terminal.read(min(left, 0.1))
+
     try:
         terminal.wait_for("space menu")
-        time.sleep(1)
+        wait(1.5)
         terminal.send(" ro")  # the newest run
         terminal.wait_for("loss")
-        terminal.send("\x10")  # ctrl+p
-        terminal.wait_for("name, or one of")
-        settled = time.perf_counter() + 3
-        while time.perf_counter() < settled:
-            terminal.read(0.1)
+        terminal.send(" cc")
+        terminal.wait_for("starter, nf4")
+        wait(1.5)
+        terminal.send("go\r")
+        terminal.wait_for("larger than each")
+        wait(4)
         process, took = terminal.process, []
         before, begun, bytes_before = sum(process.cpu_times()[:2]), time.perf_counter(), terminal.received
         for number in range(keys):
-            mark = "0123456789"[number % 10]
+            mark = "æøþðßł"[number % 6].encode()
             start, sent = len(terminal.output), time.perf_counter()
             terminal.send(mark)
-            while time.perf_counter() - sent < 5:
+            while time.perf_counter() - sent < 5 and mark not in terminal.output[start:]:
                 terminal.read(0.05)
-                if mark.encode() in terminal.output[start:]:
-                    break
             took.append(1000 * (time.perf_counter() - sent))
             terminal.send("\x7f")
-            until = time.perf_counter() + 0.15
-            while (left := until - time.perf_counter()) > 0:
-                terminal.read(left)
+            wait(0.1 + 0.1 * (number * 0.618 % 1))  # not in step with the frames
         seconds = time.perf_counter() - begun
         cpu = 100 * (sum(process.cpu_times()[:2]) - before) / seconds
         kilobytes = (terminal.received - bytes_before) / seconds / 1000
+        streamed = terminal.text().count("larger") if bytes_per_second == 0 else 1
+        assert streamed, "nothing was streamed"
         return {**spread(took), "cpu_percent": cpu, "kB_per_second": kilobytes}
     finally:
         terminal.close()
@@ -149,6 +133,8 @@ def main() -> None:
         bare = Path(folder) / "bare.py"
         bare.write_text(BARE)
         workbench = [sys.executable, "-m", "workbench", str(workspace)]
+        load = os.getloadavg()[0]
+        print(f"load at the beginning: {load:.2f} on {os.cpu_count()} cores")
         figures: dict = {"paint": [], "bare": [], "version": [], "torch": []}
         for number in range(arguments.runs):
             figures["paint"].append(
@@ -166,14 +152,17 @@ def main() -> None:
             )
             print(f"{peer:6} {found[peer]['median']:.3f} s   ratio {ratio:.2f}")
             found[f"{name}_ratio"] = {"ratio": ratio}
-        live = LiveRun(workspace / "projects" / "starter" / "runs" / "0001")
-        live.start()
+        source = [sys.executable, str(ROOT / "tests" / "benchmarks" / "streaming.py"), str(workspace)]
+        live = subprocess.Popen(source, env={**os.environ, "XDG_RUNTIME_DIR": folder})
+        time.sleep(2)
         for name, rate in (("echo", 0), ("echo_150kB", 150_000)):
-            found[name] = echo(workspace, f"{folder}/state-{name}", rate)
+            found[name] = echo(workspace, f"{folder}/state-{name}", folder, rate)
             print(f"{name:10} median {found[name]['median']:.0f} ms, worst {found[name]['high']:.0f} ms, "
                   f"{found[name]['cpu_percent']:.0f} % of a core, {found[name]['kB_per_second']:.0f} kB/s")  # fmt: skip
-        live.over.set()
-        live.join()
+        live.terminate()
+        live.wait()
+        print(f"load at the end: {os.getloadavg()[0]:.2f}")
+        found["load"] = {"begin": load, "end": os.getloadavg()[0]}
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from textual import constants
@@ -11,7 +13,8 @@ from textual.events import Key
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from tests.workbench.conftest import PROJECT, Start, until
+from engine import events
+from tests.workbench.conftest import PROJECT, Start, started, steps, until, write_run
 from tests.workbench.editors.test_project_editor import opened
 from workbench.keys import PrefixParser
 from workbench.modals.keyboard_doctor import KeyboardDoctor
@@ -115,3 +118,18 @@ async def test_the_keyboard_doctor_sees_keys_as_they_come(start: Start) -> None:
         assert isinstance(doctor, KeyboardDoctor)
         send(pilot, "\x1bp")
         await until(pilot, lambda: doctor.pressed and doctor.pressed[-1].startswith("alt+p "))
+
+
+async def test_the_menu_opens_while_a_tab_is_being_made(start: Start, workspace: Path) -> None:
+    write_run(workspace, "demo/0001", [started(), *steps(5), events.Finished(reason="done")])
+    async with start() as pilot:
+        app: Any = pilot.app
+        await until(pilot, lambda: app.snapshot.runs)
+        pilot.app.call_later(app.open, "run:demo/0001")
+        for _ in range(30):  # at every stage of the tab's coming
+            app.do("app.menu")
+            assert isinstance(app.screen, WhichKey), [str(n.message) for n in app._notifications]
+            app.screen.dismiss(None)
+            await asyncio.sleep(0)
+            await until(pilot, lambda: len(app.screen_stack) == 1)
+        assert app.workbench.editors.front.uri == "run:demo/0001" and not app._notifications
