@@ -139,7 +139,7 @@ def _handing_on(ranks: list[subprocess.Popen[bytes]]) -> Iterator[None]:
 def _wait(ranks: list[subprocess.Popen[bytes]]) -> int | None:
     """Until all have ended, or have not long after one has failed; returns the first that was killed or failed."""
     failed, deadline = None, math.inf
-    while any(rank.poll() is None for rank in ranks) and time.monotonic() < deadline:
+    while None in [rank.poll() for rank in ranks] and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
         if failed is None and (failed := _worst(ranks)) is not None:
             deadline = time.monotonic() + PATIENCE_SECONDS

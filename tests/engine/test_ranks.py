@@ -124,3 +124,16 @@ def test_cores_are_shared_unless_the_user_has_said(monkeypatch: pytest.MonkeyPat
     }
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert launching.environments(LaunchTable(processes=3))[0]["OMP_NUM_THREADS"] == "5"
+
+
+@pytest.mark.parametrize("ends", ["kill -9 $$", "exit 3"])
+def test_who_lives_on_when_a_rank_has_failed_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
+    """Rank 0 hangs, so that it cannot say that rank 1 is lost."""
+    monkeypatch.setattr(launching, "PATIENCE_SECONDS", 0.3)
+    ranks = [subprocess.Popen(["sh", "-c", does]) for does in ("exec sleep 60", ends)]
+    try:
+        assert launching._wait(ranks) == 1
+        assert ranks[0].poll() is None
+    finally:
+        ranks[0].kill()
+        ranks[0].wait()
