@@ -186,7 +186,7 @@ class Talk:
                 if self.ready(choice):
                     answer.state = "waiting"
                 elif choice.path is None:
-                    answer.state, answer.problem = "failed", "it is not in training any more: a digit or m chooses another"
+                    answer.state, answer.problem = "failed", "not in training any more: a digit or m chooses another"
                 else:
                     answer.state = "loading"
                     question.loads.add(choice.name)

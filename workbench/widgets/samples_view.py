@@ -85,9 +85,7 @@ class SamplesView(Vertical):
         if not steps:
             where.update("")
             answers.update(
-                Content.styled(
-                    "no samples yet: train.sample_every and generate.prompts say when and what", "$text-muted"
-                )
+                Content.styled("no samples yet: generate.prompts says what is asked at every evaluation", "$text-muted")
             )
             return
         at = steps.index(self._step) + 1
