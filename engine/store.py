@@ -196,7 +196,9 @@ class Workspace:
         if path.is_dir() and path.name.isdecimal():
             return Run(path.resolve())
         names = {p.name for p in self.projects()}
-        if match := re.fullmatch(r"(.+)/(\d+)", name) or (name not in names and re.fullmatch(r"([^/]+)-(\d{4,})", name)):
+        if match := re.fullmatch(r"(.+)/(\d+)", name) or (
+            name not in names and re.fullmatch(r"([^/]+)-(\d{4,})", name)
+        ):
             return self.project(match[1]).run(match[2])
         project = self.project(name)
         if not project.runs():

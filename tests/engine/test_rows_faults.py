@@ -151,7 +151,7 @@ def test_what_a_broken_array_hides_is_counted(tmp_path: Path) -> None:
         ("a.csv", b""),
         ("a.csv", b"a,b\r\n\r\n"),
         ("a.txt", b"\n\n"),
-        ("a.jsonl.gz", gzip.compress(b"")),
+        ("a.jsonl.gz", gzip.compress(b"", mtime=0)),
     ],
 )
 def test_a_source_without_rows_is_an_input_error(tmp_path: Path, name: str, data: bytes) -> None:
@@ -176,7 +176,7 @@ def test_utf16_is_named(tmp_path: Path, name: str, encoding: str) -> None:
     [
         ("a.csv", b"a,b\r1,2\r", "bare carriage returns"),
         ("a.json", b'{\n  "data": [\n    {"text": "a"}\n  ]\n}', "neither a JSON array"),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 999)[:-20], "damaged or cut off"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 999, mtime=0)[:-20], "damaged or cut off"),
         ("a.jsonl.gz", b'{"text": "a"}\n', "damaged or cut off"),
         ("a.parquet", b'{"text": "a"}\n', "cannot be read as Parquet"),
     ],
