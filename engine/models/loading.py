@@ -20,6 +20,7 @@ from engine.models.loaded import Loaded
 from engine.models.tokenizer import base_location, hub_errors, load_tokenizer, quiet
 from engine.store import Workspace
 from engine.tables import LaunchTable, ModelTable, Project
+from engine.text import one_line
 
 
 def choose_device(launch: LaunchTable) -> torch.device:
@@ -91,6 +92,11 @@ def load(project: Project, workspace: Workspace) -> Loaded:
                 attn_implementation=None if varlen else table.attention,
                 use_safetensors=True,
             )
+    except ImportError as error:
+        if varlen:
+            raise
+        problem = f'model.attention = "{table.attention}" does not work here: {error}'
+        raise InputError(one_line(problem), remedy='use "auto", which needs no further package') from error
     except torch.OutOfMemoryError as error:
         remedy = 'try model.quantization = "nf4", a smaller base, or free the GPU (`loraworkbench doctor`)'
         raise WorkFailed("the base does not fit into memory", where=location, remedy=remedy) from error

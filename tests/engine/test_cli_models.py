@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import shutil
 import sys
@@ -76,6 +77,13 @@ def test_generate_takes_prompts_from_stdin_and_the_project(
     with (talking / "project.toml").open("a") as file:
         file.write('prompts = ["from the file"]\n')
     assert document(call(*arguments))["prompts"][0]["prompt"] == "from the file"
+
+
+@pytest.mark.usefixtures("talking")
+@pytest.mark.skipif(importlib.util.find_spec("flash_attn") is not None, reason="the package is here")
+def test_an_attention_whose_package_is_not_here(call: Call) -> None:
+    code, _, err = call("generate", "talk", "--prompt", "a", "--set", "model.attention=flash_attention_2")
+    assert code == 2 and 'model.attention = "flash_attention_2" does not work here' in err and 'use "auto"' in err
 
 
 @pytest.mark.usefixtures("demo")
