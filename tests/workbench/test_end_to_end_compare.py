@@ -4,6 +4,8 @@ switched by digits, ten pairs judged blind, the comparisons written as Markdown.
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -62,6 +64,8 @@ def test_base_and_adapter_side_by_side(workspace: Path, tmp_path: Path) -> None:
         seen("column 1 of 2: starter/0001")
         until(terminal, lambda: run.state().state == "done")
 
+        seen("✓ 0001")
+
         type_in(terminal, "0b")
         terminal.wait_for("on which prompts?", 60)
         terminal.send("\r")
@@ -88,5 +92,23 @@ def test_base_and_adapter_side_by_side(workspace: Path, tmp_path: Path) -> None:
         written = project.path / "comparisons.md"
         until(terminal, written.exists, 60)
         assert PROMPT in written.read_text(encoding="utf-8")
+
+        escape()  # the workbench is killed while an answer is written; the session serves the next one
+        type_in(terminal, "i")
+        type_in(terminal, PROMPT)
+        sessions, before = project.jobs(), len(answers())
+        terminal.send("\r")
+        terminal.read(0.05)
+        os.kill(terminal.pid, signal.SIGKILL)
+        terminal.close()
+        terminal = opened(workspace, tmp_path / "state")
+        seen("space menu")
+        seen("compare starter")
+        type_in(terminal, " cc")
+        seen("nf4")
+        type_in(terminal, PROMPT)
+        terminal.send("\r")
+        until(terminal, lambda: len(answers()) > before)
+        assert [j.path for j in project.jobs()] == [j.path for j in sessions]
     finally:
         terminal.close()

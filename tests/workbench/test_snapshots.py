@@ -161,7 +161,7 @@ async def test_the_main_views(start: Start, standing: Path, size: tuple[int, int
         app.do("project.new")
         await until(pilot, lambda: len(app.screen_stack) == 2 and app.focused is not None)
         await pilot.press(*"fresh", "enter", "enter", *"rows", "down", "enter")
-        await camera.take("wizard", "prompt_completion", "fresh")
+        await camera.take("wizard", "completion: 1", "fresh")
         await pilot.press("escape")
         assert not camera.differing, "\n\n".join(camera.differing.values())
 

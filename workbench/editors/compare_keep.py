@@ -86,11 +86,15 @@ class Keeping(ComparisonShown):
     async def act_compare_blind(self) -> None:
         """Make a blind test of the first two columns that differ, or go on with one."""
         from workbench.modals.confirm import AskLine, Choose
-        from workbench.models import blind
+        from workbench.models import blind, compare
 
         snapshot, pair = self.app.snapshot, self.comparison.shown[:2]
         if len(pair) < 2:
             raise LookupError("both columns show the same: choose another adapter in one of them first")
+        stored = {c.name: c for c in compare.everything(snapshot, self.target, None)}
+        pair = [stored.get(c.name, c) for c in pair]
+        if all(blind.run_of(c) is None for c in pair):
+            raise LookupError("an adapter in training is not stored yet: a blind test is kept with its run")
         typed = tuple(t.prompt for t in self.comparison.turns if not t.where and t.raw == self.comparison.sampling.raw)
         begun = await asyncio.to_thread(blind.newest_test, snapshot, self.target)
         answers = {"rows": "Unseen rows of the data"}
