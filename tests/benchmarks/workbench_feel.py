@@ -98,7 +98,7 @@ def echo(workspace: Path, state: str, runtime: str, bytes_per_second: int = 0, k
         terminal.wait_for("starter, nf4")
         wait(1.5)
         terminal.send("go\r")
-        terminal.wait_for("larger than each")
+        terminal.wait_for("answer must be")
         wait(4)
         process, took = terminal.process, []
         before, begun, bytes_before = sum(process.cpu_times()[:2]), time.perf_counter(), terminal.received
