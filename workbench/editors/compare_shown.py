@@ -35,6 +35,7 @@ class ComparisonShown(SessionTalk):
         self.begin(comparison)
         self.comparison = comparison
         self.mode, self.notice, self.at, self._first = "text", "", 0, 0
+        self._told_head = ("", False)
 
     if TYPE_CHECKING:
 
@@ -83,9 +84,11 @@ class ComparisonShown(SessionTalk):
         modes = "" if self.mode == "text" else f"{self.mode}: {shown.MODES[self.mode]}"
         dot = " - " if ascii else " · "
         line = dot.join(p for p in (one_line(words), self.comparison.sampling.words, modes) if p)
-        head = self.query_one("#head", Static)
-        head.update(Content(line))
-        head.set_class(wrong, "-wrong")
+        if (line, wrong) != self._told_head:
+            self._told_head = line, wrong
+            head = self.query_one("#head", Static)
+            head.update(Content(line))
+            head.set_class(wrong, "-wrong")
 
     def _column(self, pane: AnswerPane, number: int) -> None:
         choice, comparison, ascii = self.comparison.columns[number], self.comparison, self.app.ascii

@@ -16,7 +16,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.content import Content
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
@@ -93,13 +93,23 @@ class AnswerText(ScrollView):
                 lines.append([])
             self._starts.append(len(lines))
             lines += self._wrapped[key]
-        self._lines = lines
+        old, offset, self._lines = self._lines, self.scroll_offset, lines
         size = Size(width, len(lines))
         if size != self.virtual_size:
             self.virtual_size = size
         if self._follow:
             self.scroll_to(y=max(0, len(lines) - self.scrollable_content_region.height), animate=False, immediate=True)
-        self.refresh()
+        if self.scroll_offset == offset:
+            self._draw_again(old)
+        else:
+            self.refresh()
+
+    def _draw_again(self, old: list[Line]) -> None:
+        """Draw the lines in sight that differ from those before: while text streams, often only the last one."""
+        first, height = self.scroll_offset.y, self.scrollable_content_region.height
+        for y, at in enumerate(range(first, first + height)):
+            if (old[at] if at < len(old) else None) != (self._lines[at] if at < len(self._lines) else None):
+                self.refresh(Region(0, y, self.size.width, 1))
 
     def follow(self) -> None:
         """Go to the end, and stay there while it grows."""
@@ -165,7 +175,7 @@ class AnswerPane(Vertical):
     def __init__(self, number: int) -> None:
         super().__init__()
         self.number = number
-        self._told: tuple = ()
+        self._title, self._proof = "", ()
 
     def compose(self) -> ComposeResult:
         yield Static(classes="title", markup=False)
@@ -178,10 +188,11 @@ class AnswerPane(Vertical):
 
     def show(self, title: str, blocks: list[Block], proof: Sequence[Run]) -> None:
         """Show title, text and proof."""
-        told = (title, tuple(proof))
-        if told != self._told:
-            self._told = told
-            self.query_one(".title", Static).update(Content(title))
+        if title != self._title:
+            self._title = title
+            self.query_one(".title", Static).update(Content(title), layout=False)  # it counts tokens at every frame
+        if tuple(proof) != self._proof:
+            self._proof = tuple(proof)
             below = self.query_one(".proof", Static)
             colours = {"wrong": "$text-error", "": "$text"}
             below.update(Content.assemble(*((text, colours.get(look, "")) for text, look in proof)))
