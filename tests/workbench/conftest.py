@@ -85,7 +85,7 @@ def start(workspace: Path, tmp_path: Path) -> Start:
     return run
 
 
-async def until(pilot: Pilot, holds: Callable[[], object], seconds: float = 10.0) -> None:
+async def until(pilot: Pilot, holds: Callable[[], object], seconds: float = 30.0) -> None:
     """Wait until `holds()`; fails with the screen's text when it does not in time."""
     import asyncio
     import time

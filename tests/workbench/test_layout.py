@@ -61,11 +61,11 @@ async def test_zoom_shows_one_region_and_gives_all_back(start: Start) -> None:
 
 async def test_the_focused_region_is_resized_within_bounds(start: Start) -> None:
     async with start((120, 40)) as pilot:
-        await pilot.press("1", *[">"] * 60)
+        await pilot.press("1", *[">"] * 32)
         await pilot.pause()
         wide = pilot.app.workbench.region_widget("sidebar").outer_size.width
         assert wide == 80
-        await pilot.press(*["<"] * 60)
+        await pilot.press(*["<"] * 36)
         await pilot.pause()
         assert pilot.app.workbench.region_widget("sidebar").outer_size.width == 16
 

@@ -99,7 +99,7 @@ async def storm(start: Start, workspace: Path, size: tuple[int, int], seed: int,
 
 @pytest.mark.parametrize(("size", "seed"), [((80, 24), 1), ((120, 40), 2)])
 async def test_a_short_storm(start: Start, workspace: Path, size: tuple[int, int], seed: int) -> None:
-    await storm(start, workspace, size, seed, 150)
+    await storm(start, workspace, size, seed, 60)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from tests.workbench.conftest import Start, started, steps, text_of, until, writ
 from tests.workbench.evaluations import document, write_adapter, write_evaluation
 from workbench.models.evaluation import BASE
 
+SLOW = pytest.mark.slow
 VIEWS = ["project:demo", "run:demo/0001", "runs:demo", "eval:demo", "adapters:demo", "learn:low-rank", "data:demo",
          "file:data/rows.jsonl"]  # fmt: skip
 
@@ -42,7 +43,7 @@ async def everything(pilot: Any) -> Any:
     return app
 
 
-@pytest.mark.parametrize("what", ["projects/demo", "projects", "data", "."])
+@pytest.mark.parametrize("what", [".", *(pytest.param(p, marks=SLOW) for p in ("projects/demo", "projects", "data"))])
 async def test_a_folder_that_is_deleted_under_all_views(
     start: Start, full: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +103,7 @@ async def test_a_full_disk(start: Start, full: Path, monkeypatch: pytest.MonkeyP
         await until(pilot, lambda: not editor.dirty and editor.path.read_text().startswith("##"))
 
 
+@SLOW
 async def test_a_storm_of_sizes(start: Start, full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/true")
     dice = random.Random(1)

@@ -30,6 +30,8 @@ RENEW = os.environ.get("SNAPSHOTS") == "renew"
 NOW = 1_780_000_000.0
 SLOW = 40.0
 """Seconds for an engine process on a busy machine."""
+PATIENCE = 10.0
+"""Seconds that a picture which is not the one that is kept may still become it."""
 IN_COLOUR = ("project", "data", "run", "evaluation", "menu")
 """Views of which there is an SVG, too, at 120x40."""
 
@@ -84,8 +86,11 @@ class Camera:
     async def take(self, name: str, *there: str, holds: Callable[[], object] = lambda: True) -> None:
         """Wait for words of the view and that `holds`, then compare."""
         await until(self.pilot, lambda: holds() and all(t in text_of(self.pilot) for t in there), SLOW)
-        text = await self.rest()
-        self._compare(f"{name}-{self.size[0]}x{self.size[1]}.txt", text + "\n")
+        file = f"{name}-{self.size[0]}x{self.size[1]}.txt"
+        end = time.monotonic() + PATIENCE
+        while (text := await self.rest() + "\n") != kept(file) and time.monotonic() < end and not RENEW:
+            pass  # at rest, but perhaps for want of a process that has not said its part yet
+        self._compare(file, text)
         if name in IN_COLOUR and self.size == (120, 40):
             self._compare(f"{name}.svg", stripped(self.pilot.app.export_screenshot(title="loraworkbench")))
 
@@ -94,10 +99,18 @@ class Camera:
         if RENEW:
             path.write_text(now, encoding="utf-8")
         else:
-            kept = path.read_text(encoding="utf-8") if path.is_file() else ""
-            if kept != now:
-                lines = difflib.unified_diff(kept.splitlines(), now.splitlines(), f"{file}, kept", "now", "", "", 1, "")
+            before = kept(file)
+            if before != now:
+                lines = difflib.unified_diff(
+                    before.splitlines(), now.splitlines(), f"{file}, kept", "now", "", "", 1, ""
+                )
                 self.differing[file] = "\n".join(lines)
+
+
+def kept(file: str) -> str:
+    """The picture that is kept under this name, "" where there is none."""
+    path = FOLDER / file
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def stripped(svg: str) -> str:

@@ -72,10 +72,11 @@ class Explorer(Tree[Node]):
             if child.data != node:
                 child.data = node
                 child.set_label(Text(node.label))
-                child.allow_expand = bool(node.children)
+                if child.allow_expand != bool(node.children):  # draws the whole tree again, as `expand` does
+                    child.allow_expand = bool(node.children)
             if node.children or child.children:
                 self._bring(child, node.children)
-                if self._opened.get(node.key, node.open):
+                if self._opened.get(node.key, node.open) and not child.is_expanded:
                     child.expand()
 
     def _go(self, key: str) -> None:

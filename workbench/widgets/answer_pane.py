@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
-from textual import events
+from textual import constants, events
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from workbench.app import WorkbenchApp
 
 LOOKS = ("prompt", "note", "wrong", "differs", "number", "more1", "more2", "more3", "less1", "less2", "less3")
+SLOW_FPS, LEAP = 20, 4
+"""At so few frames a second (a slow link) a text that grows scrolls by a part of its height at once, not line by line:
+a scroll sends all lines anew."""
 Block = tuple[Hashable, Callable[[], Sequence[Run]], bool]
 """A part of the text: what it depends on, what makes it where that has changed, whether a line is free above it."""
 
@@ -94,11 +97,16 @@ class AnswerText(ScrollView):
             self._starts.append(len(lines))
             lines += self._wrapped[key]
         old, offset, self._lines = self._lines, self.scroll_offset, lines
-        size = Size(width, len(lines))
+        height = self.scrollable_content_region.height
+        top = max(0, len(lines) - height)
+        if self._follow and top and constants.MAX_FPS <= SLOW_FPS:
+            ahead = max(1, height // LEAP)
+            top = offset.y if top <= offset.y < top + ahead and old else top + ahead - 1
+        size = Size(width, max(len(lines), top + height) if self._follow else len(lines))
         if size != self.virtual_size:
             self.virtual_size = size
         if self._follow:
-            self.scroll_to(y=max(0, len(lines) - self.scrollable_content_region.height), animate=False, immediate=True)
+            self.scroll_to(y=top, animate=False, immediate=True)
         if self.scroll_offset == offset:
             self._draw_again(old)
         else:
