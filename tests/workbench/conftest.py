@@ -16,6 +16,11 @@ from workbench.settings import Settings
 
 Start = Callable[..., AbstractAsyncContextManager[Pilot]]
 
+at_sizes = pytest.mark.parametrize(
+    "size", [(80, 24), *(pytest.param(size, marks=pytest.mark.slow) for size in ((120, 40), (200, 50)))]
+)
+"""The terminals that everything is tried in; the smallest, where things go wrong first, in the fast suite."""
+
 PROJECT = """\
 # A project for tests.
 [data]

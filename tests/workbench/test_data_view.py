@@ -11,14 +11,13 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Static
 
-from tests.workbench.conftest import Start, text_of, until
+from tests.workbench.conftest import Start, at_sizes, text_of, until
 from workbench.editors.data_view import DataView
 from workbench.settings import Settings
 from workbench.widgets.data_panes import LedgerPane, Places
 
 WAIT = 90.0
 """Seconds for what a tokenizer has to be loaded for, on a busy machine."""
-SIZES = [(80, 24), (120, 40), (200, 50)]
 
 
 def write_rows(root: Path, lines: list[str], table: str = "", train: str = "max_length = 64") -> None:
@@ -49,7 +48,7 @@ async def open_data(pilot: Pilot) -> DataView:
     return view
 
 
-@pytest.mark.parametrize("size", SIZES)
+@at_sizes
 async def test_rows_are_there_and_can_be_gone_through(start: Start, workspace: Path, size: tuple[int, int]) -> None:
     write_rows(workspace, numbered(5000))
     async with start(size) as pilot:
@@ -101,7 +100,7 @@ async def test_rows_are_asked_for_only_where_they_are_in_sight(start: Start, wor
         assert sum(1 for _ in view.pages["train"].rows()) <= 30 * 50
 
 
-@pytest.mark.parametrize("size", SIZES)
+@at_sizes
 async def test_a_row_as_the_model_sees_it(start: Start, workspace: Path, size: tuple[int, int]) -> None:
     write_rows(workspace, numbered(3))
     async with start(size) as pilot:
@@ -117,7 +116,7 @@ async def test_a_row_as_the_model_sees_it(start: Start, workspace: Path, size: t
         await until(pilot, lambda: "⟦" not in text_of(pilot))
 
 
-@pytest.mark.parametrize("size", SIZES)
+@at_sizes
 async def test_the_ledger_lists_what_is_refused_and_enter_opens_the_place(
     start: Start, workspace: Path, size: tuple[int, int]
 ) -> None:
@@ -179,7 +178,9 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize(("size", "ascii"), [((80, 24), False), ((120, 40), True), ((200, 50), False)])
+@pytest.mark.parametrize(
+    ("size", "ascii"), [((80, 24), False), ((120, 40), True), pytest.param((200, 50), False, marks=pytest.mark.slow)]
+)
 async def test_hostile_rows_act_on_nothing(start: Start, workspace: Path, size: tuple[int, int], ascii: bool) -> None:
     write_rows(workspace, [*HOSTILE, *numbered(3)], "max_refused = 1.0")
     async with start(size, Settings(ascii=ascii)) as pilot:

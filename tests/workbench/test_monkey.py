@@ -97,7 +97,7 @@ async def storm(start: Start, workspace: Path, size: tuple[int, int], seed: int,
         assert len(app.screen_stack) == 1, (app.screen_stack, pressed[-12:])
 
 
-@pytest.mark.parametrize(("size", "seed"), [((80, 24), 1), ((120, 40), 2)])
+@pytest.mark.parametrize(("size", "seed"), [((80, 24), 1), pytest.param((120, 40), 2, marks=pytest.mark.slow)])
 async def test_a_short_storm(start: Start, workspace: Path, size: tuple[int, int], seed: int) -> None:
     await storm(start, workspace, size, seed, 60)
 

@@ -118,7 +118,9 @@ def stripped(svg: str) -> str:
     return re.sub(r"terminal-\d+", "terminal", svg)
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 50)], ids=lambda s: f"{s[0]}x{s[1]}")
+@pytest.mark.parametrize(
+    "size", [(80, 24), (120, 40), pytest.param((200, 50), marks=pytest.mark.slow)], ids=lambda s: f"{s[0]}x{s[1]}"
+)
 async def test_the_main_views(start: Start, standing: Path, size: tuple[int, int]) -> None:
     async with start(size) as pilot:
         app: Any = pilot.app

@@ -248,7 +248,7 @@ class AdaptersView(LevelsView):
             text = await asyncio.to_thread(shown.compared, entries, width)  # it reads their project files
             self.query_one("#compare", ScrolledText).put(text)
 
-        self.run_worker(read(), exit_on_error=False, group="compare", exclusive=True)
+        self.run_worker(read, exit_on_error=False, group="compare", exclusive=True)
 
     def _same_project(self) -> tuple[str, tuple[str, ...]]:
         """The project that the chosen adapters belong to, and their labels.

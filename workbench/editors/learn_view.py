@@ -99,7 +99,7 @@ class LearnView(Editor):
         """Read the facts again, in a thread."""
         machine = self.app.gauges.machine
         work = functools.partial(gather, self.app.root, self.app.project, TOPICS[self.topic].wants, bool(machine.gpus))
-        self.run_worker(self._fetch(work), exit_on_error=False, exclusive=True, group="facts")
+        self.run_worker(functools.partial(self._fetch, work), exit_on_error=False, exclusive=True, group="facts")
 
     async def _fetch(self, work) -> None:
         try:
@@ -208,7 +208,7 @@ class LearnView(Editor):
         self._again()
 
     def _again(self) -> None:
-        self.run_worker(self._show(), exit_on_error=False, group="layout")
+        self.run_worker(self._show, exit_on_error=False, group="layout")
 
     # --- keys
 

@@ -12,7 +12,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from engine import events, store
-from tests.workbench.conftest import Start, started, text_of, until, write_run
+from tests.workbench.conftest import Start, at_sizes, started, text_of, until, write_run
 from tests.workbench.evaluations import HOSTILE, document, write_adapter, write_evaluation, write_job
 from tests.workbench.models.test_adapters import write_merged
 from workbench import clipboard
@@ -49,7 +49,7 @@ async def opened(pilot: Pilot, count: int = 2, uri: str = "adapters:demo") -> Ad
     return view
 
 
-@pytest.mark.parametrize("size", SIZES)
+@at_sizes
 async def test_list_and_details(start: Start, two: Path, size: tuple[int, int]) -> None:
     async with start(size) as pilot:
         view = await opened(pilot)
@@ -68,7 +68,7 @@ async def test_list_and_details(start: Start, two: Path, size: tuple[int, int]) 
         assert view.entry.label == "demo/0001", "the cursor stays on its adapter"
 
 
-@pytest.mark.parametrize("size", SIZES)
+@at_sizes
 async def test_settings_that_differ(start: Start, two: Path, size: tuple[int, int]) -> None:
     async with start(size) as pilot:
         view = await opened(pilot)
@@ -124,7 +124,7 @@ async def test_of_all_projects_and_of_none(start: Start, two: Path) -> None:
         await until(pilot, lambda: "has no adapter yet: F5 trains one" in text_of(pilot))
 
 
-@pytest.mark.parametrize("size", SIZES)
+@at_sizes
 async def test_the_merge_dialog(
     start: Start, two: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
 ) -> None:

@@ -24,7 +24,7 @@ from engine.store import process_start
 from tests.engine.test_session import running
 from tests.engine.test_together import adapter
 from tests.engine.tiny import save_tiny, tiny_loaded
-from tests.workbench.conftest import Start, started, steps, text_of, until, write_run
+from tests.workbench.conftest import Start, at_sizes, started, steps, text_of, until, write_run
 from workbench.editors.compare_view import CompareView
 from workbench.modals.confirm import AskLine
 from workbench.modals.transcripts import Transcripts
@@ -294,7 +294,7 @@ async def test_columns_at_all_sizes(start: Start, workspace: Path, scripted, siz
         assert view.told.startswith("column 1 of 4")
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+@at_sizes
 async def test_hostile_text_is_only_text(start: Start, workspace: Path, scripted, size: tuple[int, int]) -> None:
     with_adapter(workspace)
     scripted(lambda request: script(request, HOSTILE * 2))

@@ -12,7 +12,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from engine import events, store
-from tests.workbench.conftest import Start, started, text_of, until, write_run
+from tests.workbench.conftest import Start, at_sizes, started, text_of, until, write_run
 from tests.workbench.evaluations import HOSTILE, document, write_adapter, write_evaluation, write_job
 from workbench.editors.eval_view import EvalView, RowText
 from workbench.jobs import detach, launch
@@ -22,8 +22,6 @@ from workbench.models.evaluation import BASE
 from workbench.widgets.checks import Checks
 from workbench.widgets.job_line import JobLine
 from workbench.widgets.sortable_table import SortableTable
-
-SIZES = [(80, 24), (120, 40), (200, 50)]
 
 
 @pytest.fixture
@@ -50,7 +48,7 @@ async def at_rows(pilot: Pilot, down: int = 1) -> EvalView:
     return view
 
 
-@pytest.mark.parametrize("size", SIZES)
+@at_sizes
 async def test_matrix(start: Start, measured: Path, size: tuple[int, int]) -> None:
     async with start(size) as pilot:
         view = await opened(pilot)
@@ -71,7 +69,7 @@ async def test_matrix(start: Start, measured: Path, size: tuple[int, int]) -> No
         assert [x.row.perplexity for x in view._lines] == values[::-1]
 
 
-@pytest.mark.parametrize("size", SIZES)
+@at_sizes
 async def test_down_to_one_row_and_back(start: Start, measured: Path, size: tuple[int, int]) -> None:
     async with start(size) as pilot:
         view = await at_rows(pilot)
@@ -107,7 +105,7 @@ async def test_an_adapter_that_changes_nothing_is_said_to(start: Start, workspac
         assert "the same" in text_of(pilot) and "No answer gained or lost" in " ".join(text_of(pilot).split())
 
 
-@pytest.mark.parametrize("size", SIZES)
+@at_sizes
 async def test_hostile_text(start: Start, workspace: Path, size: tuple[int, int]) -> None:
     name = HOSTILE + "x" * 300
     made = document([BASE, name], rows=4, long=HOSTILE + "y" * 30_000, answer=lambda m, at: f"{HOSTILE}{at}")

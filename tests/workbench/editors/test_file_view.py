@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from tests.workbench.conftest import Start, text_of, until
+from tests.workbench.conftest import Start, at_sizes, text_of, until
 from workbench.editors.file_view import FileView
 
 
@@ -23,7 +22,7 @@ async def opened(pilot: Pilot, name: str, place=None) -> FileView:
     return view
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 50)])
+@at_sizes
 async def test_a_big_file_shows_any_line(start: Start, workspace: Path, size: tuple[int, int]) -> None:
     (workspace / "data" / "big.jsonl").write_bytes(b"".join(b'{"n": %d}\n' % i for i in range(200_000)))
     async with start(size) as pilot:

@@ -12,7 +12,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from tests.workbench.conftest import PROJECT, Start, text_of, until
+from tests.workbench.conftest import PROJECT, Start, at_sizes, text_of, until
 from workbench.editors.project_editor import ProjectEditor
 from workbench.jobs import files
 from workbench.widgets.banner import Banner
@@ -40,7 +40,7 @@ def swaps(pilot: Pilot) -> list[Path]:
 # --- mistakes
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 50)])
+@at_sizes
 async def test_a_typo_is_told_and_goes_when_it_is_fixed(start: Start, size: tuple[int, int]) -> None:
     async with start(size) as pilot:
         editor = await opened(pilot)

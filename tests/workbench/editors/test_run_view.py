@@ -11,7 +11,7 @@ from textual.pilot import Pilot
 
 from engine import events
 from engine.store import process_start
-from tests.workbench.conftest import Start, started, steps, text_of, until, write_run
+from tests.workbench.conftest import Start, at_sizes, started, steps, text_of, until, write_run
 from workbench.editors.run_view import RunView
 from workbench.jobs import launch
 from workbench.modals.confirm import Choose, Confirm
@@ -39,6 +39,7 @@ async def opened(pilot: Pilot, label: str = "demo/0001") -> RunView:
     await until(pilot, lambda: isinstance(app.workbench.editors.front, RunView))
     view = app.workbench.editors.front
     await until(pilot, lambda: view._model is not None and view._model.reading >= 1.0 and not view._stale)
+    await until(pilot, lambda: view.has_focus_within)
     return view
 
 
@@ -48,7 +49,7 @@ def inside_of(pilot: Pilot, view: RunView) -> str:
     return "\n".join(line[region.x : region.right] for line in lines[region.y : region.bottom])
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 50)])
+@at_sizes
 async def test_a_run_at_all_sizes(start: Start, workspace: Path, size: tuple[int, int]) -> None:
     write_run(workspace, "demo/0001", [living(), *steps(30, of=120), scored(20), *steps(10, of=120, first=31)])
     async with start(size) as pilot:
@@ -112,7 +113,7 @@ async def test_how_it_ended_and_what_to_do(
         await until(pilot, lambda: all(words in text_of(pilot) for words in said))
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+@at_sizes
 async def test_hostile_text_is_only_text(start: Start, workspace: Path, size: tuple[int, int]) -> None:
     folder = write_run(
         workspace, "demo/0001",

@@ -12,7 +12,7 @@ from textual.widgets import OptionList
 
 from engine import events
 from engine.store import process_start
-from tests.workbench.conftest import Start, started, steps, text_of, until, write_run
+from tests.workbench.conftest import Start, at_sizes, started, steps, text_of, until, write_run
 from workbench.editors.runs_view import RunsTable, RunsView
 from workbench.modals.confirm import Confirm
 from workbench.views.runs import Runs
@@ -36,10 +36,11 @@ async def opened(pilot: Pilot) -> RunsView:
     await until(pilot, lambda: isinstance(app.workbench.editors.front, RunsView))
     view = app.workbench.editors.front
     await until(pilot, lambda: len(view._results) == 3 and view.query_one(RunsTable).row_count == 3)
+    await until(pilot, lambda: view.has_focus_within)
     return view
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 50)])
+@at_sizes
 async def test_runs_side_by_side(start: Start, three: Path, size: tuple[int, int]) -> None:
     async with start(size) as pilot:
         view = await opened(pilot)
@@ -104,7 +105,7 @@ async def test_a_run_that_goes_leaves_the_table(start: Start, three: Path) -> No
         assert list(view._marked) == ["demo/0002", "demo/0001"]
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 50)])
+@at_sizes
 async def test_the_side_bar_lists_all_runs(start: Start, three: Path, size: tuple[int, int]) -> None:
     write_run(three, "demo/0004", [started(os.getpid(), process_start(os.getpid())), *steps(10, of=40)])
     async with start(size) as pilot:

@@ -10,7 +10,7 @@ from textual.pilot import Pilot
 from textual.widgets import Button, Input
 
 from engine import spec
-from tests.workbench.conftest import Start, text_of, until
+from tests.workbench.conftest import Start, at_sizes, text_of, until
 from workbench.editors.project_editor import ProjectEditor
 from workbench.jobs.projects import share_of
 from workbench.modals.wizard import Wizard
@@ -30,7 +30,7 @@ def focused(pilot: Pilot) -> str | None:
     return pilot.app.focused.id if pilot.app.focused else None
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+@at_sizes
 async def test_keys_alone_make_a_valid_project_and_open_it(
     start: Start, workspace: Path, size: tuple[int, int]
 ) -> None:

@@ -6,12 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-import pytest
 from textual.pilot import Pilot
 
 from engine import events
 from engine.store import process_start
-from tests.workbench.conftest import Start, started, steps, text_of, until, write_run
+from tests.workbench.conftest import Start, at_sizes, started, steps, text_of, until, write_run
 from tests.workbench.evaluations import HOSTILE, write_job
 from workbench.editors.eval_view import EvalView
 from workbench.views.output import MOST_LINES, OutputView
@@ -32,7 +31,7 @@ def more(root: Path, label: str, *said: events.Event) -> None:
     log.close()
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 50)])
+@at_sizes
 async def test_what_jobs_say(start: Start, workspace: Path, size: tuple[int, int]) -> None:
     label = write_job(workspace, "demo", "eval", [events.Stage(name="load tiny", done=1, total=1)])
     async with start(size) as pilot:
