@@ -12,8 +12,8 @@ class ProjectCommands(Commands):
         from workbench.jobs import files
         from workbench.modals.wizard import Wizard
 
-        root, data = self.app.root, self.app.snapshot.data
-        sources = await asyncio.to_thread(files.known_sources, root, data)
+        root = self.app.root
+        sources = await asyncio.to_thread(files.known_sources, root)
         bases = await asyncio.to_thread(files.known_bases, root)
         name = await self.app.push_screen_wait(Wizard(sources, bases))
         if name is not None:

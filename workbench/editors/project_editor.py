@@ -125,16 +125,14 @@ class ProjectEditor(Finding, KeptEditor):
     # --- what is known of keys and values
 
     def _learn(self) -> None:
-        files = self.app.snapshot.data
-        work = functools.partial(self._learn_now, files)
-        self.run_worker(work, thread=True, exit_on_error=False, group="learn", exclusive=True)
+        self.run_worker(self._learn_now, thread=True, exit_on_error=False, group="learn", exclusive=True)
 
-    def _learn_now(self, files: tuple[str, ...]) -> None:
+    def _learn_now(self) -> None:
         from workbench.jobs.files import known_bases, known_sources
         from workbench.models.schema import schema
 
         root = self.app.root
-        self.post_message(self.Learnt(schema(), Known(known_sources(root, files), known_bases(root))))
+        self.post_message(self.Learnt(schema(), Known(known_sources(root), known_bases(root))))
 
     def on_project_editor_learnt(self, event: Learnt) -> None:
         self.schema, self.known = event.schema, event.known

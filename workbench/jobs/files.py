@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from workbench.models.workspace import data_files
+
 SECONDS = 1.0
 """Between two looks at a file."""
 
@@ -217,10 +219,14 @@ class Swap:
 # --- what can be named in a project file
 
 
-def known_sources(root: Path, files: tuple[str, ...]) -> tuple[str, ...]:
+def known_sources(root: Path) -> tuple[str, ...]:
     """Data that `data.train` could name: files of the workspace, their folders, datasets in the Hub's cache."""
     endings = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".ndjson")
-    rows = [f for f in files if f.endswith(endings) and not f.endswith(("config.json", "tokenizer.json", "build.json"))]
+    rows = [
+        f
+        for f in data_files(root)
+        if f.endswith(endings) and not f.endswith(("config.json", "tokenizer.json", "build.json"))
+    ]
     folders = dict.fromkeys(str(Path(f).parent) for f in rows if Path(f).parent.parts[1:])
     return (*rows, *folders, *(f"hub:{name}" for name in _cached("datasets")))
 

@@ -144,7 +144,7 @@ class Scanner:
                 with contextlib.suppress(FileNotFoundError):
                     jobs.append(self._job(job))
             projects[folder.name] = ProjectInfo(folder.name, folder.path, tuple(runs), tuple(jobs))
-        return Snapshot(self.root, projects, tuple(self._data()))
+        return Snapshot(self.root, projects, tuple(data_files(self.root)))
 
     def _job(self, job) -> JobInfo:
         marks = (_when(job.events),)
@@ -176,17 +176,18 @@ class Scanner:
         self._known[run.path] = (marks, info)
         return info
 
-    def _data(self) -> list[str]:
-        """Files that could be data, relative to the workspace, at most two folders deep and 500."""
-        found: list[str] = []
-        top = self.root / "data"
-        for folder, folders, files in os.walk(top):
-            depth = len(Path(folder).relative_to(top).parts)
-            folders[:] = sorted(f for f in folders if not f.startswith((".", "_"))) if depth < 2 else []
-            found += [str((Path(folder) / f).relative_to(self.root)) for f in sorted(files) if f.endswith(DATA_ENDINGS)]
-            if len(found) > 500:
-                break
-        return found[:500]
+
+def data_files(root: Path) -> list[str]:
+    """Files that could be data, relative to the workspace, at most two folders deep and 500."""
+    found: list[str] = []
+    top = root / "data"
+    for folder, folders, files in os.walk(top):
+        depth = len(Path(folder).relative_to(top).parts)
+        folders[:] = sorted(f for f in folders if not f.startswith((".", "_"))) if depth < 2 else []
+        found += [str((Path(folder) / f).relative_to(root)) for f in sorted(files) if f.endswith(DATA_ENDINGS)]
+        if len(found) > 500:
+            break
+    return found[:500]
 
 
 def _when(path: Path) -> tuple[int, int]:

@@ -83,5 +83,7 @@ def test_what_can_be_named(tmp_path: Path, monkeypatch) -> None:
     (model / "config.json").write_text("{}")
     (model / "model.safetensors").write_text("")
     assert known_bases(tmp_path / "ws") == ("starter", "models/mine", "Qwen/Qwen3-0.6B")
-    found = known_sources(tmp_path / "ws", ("data/x/train.jsonl", "data/x/config.json", "data/rows.csv"))
-    assert found == ("data/x/train.jsonl", "data/rows.csv", "data/x", "hub:openai/gsm8k")
+    (tmp_path / "ws" / "data" / "x").mkdir(parents=True)
+    for name in ("x/train.jsonl", "x/config.json", "rows.csv"):
+        (tmp_path / "ws" / "data" / name).write_text("")
+    assert known_sources(tmp_path / "ws") == ("data/rows.csv", "data/x/train.jsonl", "data/x", "hub:openai/gsm8k")
