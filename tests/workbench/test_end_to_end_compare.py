@@ -13,7 +13,7 @@ import pytest
 
 from engine import blind, transcripts
 from engine.store import Workspace
-from tests.workbench.test_end_to_end import opened, type_in, until, workspace  # noqa: F401  (a fixture)
+from tests.workbench.test_end_to_end import escape, opened, type_in, until, workspace  # noqa: F401  (a fixture)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PROMPT = "Tina has 12 apples. Adam has 5 more. How many has Adam?"
@@ -26,11 +26,6 @@ def test_base_and_adapter_side_by_side(workspace: Path, tmp_path: Path) -> None:
     def answers() -> list[list[transcripts.Answer]]:
         entries = transcripts.entries(kept) if kept.exists() else ()
         return [entry.answers for entry in sorted(entries, key=lambda e: e.t)]
-
-    def escape() -> None:
-        """The key alone: a key right behind it would be one with Alt."""
-        type_in(terminal, "\x1b")
-        time.sleep(0.5)
 
     def seen(text: str) -> None:
         until(terminal, lambda: text in terminal.text())
@@ -58,7 +53,7 @@ def test_base_and_adapter_side_by_side(workspace: Path, tmp_path: Path) -> None:
         assert run.state().state == "running"
         seen("starter-0001 at step")
 
-        escape()
+        escape(terminal)
         type_in(terminal, "1r")  # the base's column shows the adapter, too
         until(terminal, lambda: len(answers()) == 2)
         seen("column 1 of 2: starter/0001")
@@ -83,7 +78,7 @@ def test_base_and_adapter_side_by_side(workspace: Path, tmp_path: Path) -> None:
 
         type_in(terminal, " cc")
         terminal.wait_for("column", 60)
-        escape()
+        escape(terminal)
         type_in(terminal, "v")
         terminal.wait_for("Comparisons with", 60)
         type_in(terminal, "\t\t\t\r")
@@ -93,7 +88,7 @@ def test_base_and_adapter_side_by_side(workspace: Path, tmp_path: Path) -> None:
         until(terminal, written.exists, 60)
         assert PROMPT in written.read_text(encoding="utf-8")
 
-        escape()  # the workbench is killed while an answer is written; the session serves the next one
+        escape(terminal)  # the workbench is killed while an answer is written; the session serves the next one
         type_in(terminal, "i")
         type_in(terminal, PROMPT)
         sessions, before = project.jobs(), len(answers())
@@ -112,3 +107,6 @@ def test_base_and_adapter_side_by_side(workspace: Path, tmp_path: Path) -> None:
         assert [j.path for j in project.jobs()] == [j.path for j in sessions]
     finally:
         terminal.close()
+        for job in project.jobs():
+            if (pid := job.state().pid) and job.state().alive:
+                os.kill(pid, signal.SIGKILL)

@@ -33,12 +33,14 @@ class ProblemsView(OptionList):
         self.show(self.app.problems)
 
     def show(self, problems: Problems) -> None:
-        self.shown = list(problems)
+        self.shown, before = list(problems), self.highlighted or 0
         self.clear_options()
         for p in self.shown:
             place = f"{p.uri.partition(':')[2]}:{p.line}:{p.column}"
             self.add_option(Option(Content(f"✗ {one_line(place)}  {one_line(p.text)}")))
-        if not self.shown:
+        if self.shown:
+            self.highlighted = min(before, len(self.shown) - 1)  # Enter goes somewhere without a key before it
+        else:
             self.add_option(Option(Content("No problems."), disabled=True))
         self.app.workbench.panel.retitle("problems", f"PROBLEMS {len(self.shown)}" if self.shown else "PROBLEMS")
 

@@ -15,6 +15,7 @@ from textual.widgets import Input
 from tests.workbench.conftest import PROJECT, Start, at_sizes, text_of, until
 from workbench.editors.project_editor import ProjectEditor
 from workbench.jobs import files
+from workbench.views.problems import ProblemsView
 from workbench.widgets.banner import Banner
 
 
@@ -79,11 +80,24 @@ async def test_the_problems_list_jumps_and_keys_go_round(start: Start) -> None:
         await until(pilot, lambda: editor.has_focus)
         await pilot.press("N")
         await until(pilot, lambda: editor.area.cursor_location == (10, 0))
+        for keys, place in ((("end", "enter"), (11, 1)), (("home", "enter"), (10, 0))):
+            pilot.app.do("view.problems")
+            await until(pilot, lambda: isinstance(pilot.app.focused, ProblemsView))
+            await pilot.press(*keys)
+            await until(pilot, lambda: editor.area.has_focus)
+            await until(pilot, lambda place=place: editor.area.cursor_location == place)
+
+
+async def test_enter_in_the_problems_list_goes_to_the_first(start: Start) -> None:
+    async with start((120, 40)) as pilot:
+        editor = await opened(pilot)
+        editor.area.put(PROJECT + "wrong = 1\n")
+        await until(pilot, lambda: len(pilot.app.problems) == 1)
+        editor.reveal((1, 1))
         pilot.app.do("view.problems")
-        await pilot.pause()
-        await pilot.press("end", "enter")
-        await until(pilot, lambda: editor.area.has_focus)
-        await until(pilot, lambda: editor.area.cursor_location == (11, 1))
+        await until(pilot, lambda: isinstance(pilot.app.focused, ProblemsView))
+        await pilot.press("enter")
+        await until(pilot, lambda: editor.area.has_focus and editor.area.cursor_location == (10, 0))
 
 
 async def test_closing_takes_its_problems_away(start: Start) -> None:
