@@ -152,7 +152,7 @@ class WorkbenchApp(App[int]):
             await super().on_event(event)
 
     def on_gone(self, event: Gone) -> None:
-        self._keys.gone(event.number)
+        self._keys.gone(event)
 
     def targets(self) -> Iterator[Any]:
         """Who may do an action, the nearest first."""

@@ -8,7 +8,7 @@ A terminal sends Escape as the byte that also begins its sequences: what comes w
 read as Alt and the character. `PrefixParser` reads it so for every printable character, `Keys` makes two keys of it.
 
     key -> App.on_event -> Keys.take -> forwarded to the focused widget -> ... -> App
-                                        Gone, behind it in the same queues ...  -> Keys.gone -> next key
+                                        Gone, behind it in the same queues, twice  -> Keys.gone -> next key
 """
 
 from __future__ import annotations
@@ -67,11 +67,14 @@ def use_prefix_parser() -> None:
 
 
 class Gone(Message):
-    """Key number `number` has gone before this through the queues from the focused widget up."""
+    """Key number `number` has gone before this through the queues from `target` up.
 
-    def __init__(self, number: int) -> None:
+    In the second lap what the key made its widget say (`Input.Submitted`) has gone before this as well.
+    """
+
+    def __init__(self, number: int, target: Widget, lap: int = 1) -> None:
         super().__init__()
-        self.number = number
+        self.number, self.target, self.lap = number, target, lap
 
 
 class Keys:
@@ -94,9 +97,11 @@ class Keys:
             self._under_way = None
         await self._go_on()
 
-    def gone(self, number: int) -> None:
-        """A key has gone its way, or has had its time. What it asked the application for, the focus above all, is first."""
-        self.app.call_later(self._over, number)
+    def gone(self, gone: Gone) -> None:
+        """A key has gone its way. What it asked the application for, the focus above all, is first."""
+        if gone.lap == 1 and gone.target.post_message(Gone(gone.number, gone.target, lap=2)):
+            return
+        self.app.call_later(self._over, gone.number)
 
     async def _over(self, number: int) -> None:
         if number == self._under_way:
@@ -109,7 +114,7 @@ class Keys:
             self._number += 1
             self._under_way, self._since = self._number, time.monotonic()
             await self.handle(key)
-            if not (key.is_forwarded and target.post_message(Gone(self._number))):
+            if not (key.is_forwarded and target.post_message(Gone(self._number, target))):
                 self._under_way = None  # the application itself has taken it
         if self._waiting:
             self.app.set_timer(PATIENCE_SECONDS, partial(self._over, self._number))

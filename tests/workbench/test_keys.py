@@ -20,6 +20,7 @@ from workbench.keys import PrefixParser
 from workbench.modals.keyboard_doctor import KeyboardDoctor
 from workbench.modals.quick_open import QuickOpen
 from workbench.modals.which_key import WhichKey
+from workbench.modals.wizard import Wizard
 
 
 def send(pilot: Pilot, *pieces: str) -> None:
@@ -133,3 +134,13 @@ async def test_the_menu_opens_while_a_tab_is_being_made(start: Start, workspace:
             await asyncio.sleep(0)
             await until(pilot, lambda: len(app.screen_stack) == 1)
         assert app.workbench.editors.front.uri == "run:demo/0001" and not app._notifications
+
+
+async def test_a_form_is_filled_by_one_burst_of_keys(start: Start) -> None:
+    async with start((120, 40)) as pilot:
+        pilot.app.do("project.new")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Wizard) and isinstance(pilot.app.focused, Input))
+        send(pilot, "sums\r\rdata/rows.jsonl\r50 %")
+        values = lambda: [pilot.app.screen.query_one(f"#{f}", Input).value for f in ("name", "base", "data", "unseen")]  # noqa: E731
+        await until(pilot, lambda: values()[-1].endswith("50 %"))
+        assert values() == ["sums", "starter", "data/rows.jsonl", "50 %"]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
 from engine.text import cut, one_line
+from workbench.modals.ordering import Ordering
 from workbench.models.evaluation_words import short
 from workbench.widgets.checks import Box, Checks
 
@@ -26,10 +26,9 @@ def entry_text(entry: Entry) -> str:
     return cut(one_line(f"{entry.label}  {rank}"), 40) + figure
 
 
-class Evaluate(ModalScreen[list[str] | None]):
+class Evaluate(Ordering):
     """Returns arguments ["--adapter=starter/0001", ...], None after Escape."""
 
-    BINDINGS: ClassVar = [("escape", "dismiss(None)", "Cancel")]
     DEFAULT_CSS = """
     Evaluate .label { color: $text-muted; height: 1; margin-top: 1; }
     Evaluate .fields { height: 1; }
@@ -65,30 +64,14 @@ class Evaluate(ModalScreen[list[str] | None]):
         models.focus()
         models.highlighted = 0
 
-    def on_checks_submitted(self) -> None:
-        self._go()
-
-    def on_input_submitted(self) -> None:
-        self._go()
-
-    def on_button_pressed(self, event: Button.Pressed) -> None:
-        if event.button.id == "go":
-            self._go()
-        else:
-            self.dismiss(None)
-
-    def _go(self) -> None:
+    def arguments(self) -> tuple[str, list[str]]:
         models = self.query_one("#models", Checks).selected
         splits = self.query_one("#splits", Checks).selected
         if not models or not splits:
-            self._wrong(f"Check at least one {'model' if not models else 'kind of rows'}.")
-            return
+            return f"Check at least one {'model' if not models else 'kind of rows'}.", []
         arguments = [f"--adapter={label}" for label in (e.label for e in self.entries) if label in models]
         arguments += [f"--split={s}" for s in ("test", "train") if s in splits]
         arguments.append("--base-only" if models == [""] else "--base" if "" in models else "--no-base")
         if rows := int(self.query_one("#rows", Input).value or 0):
             arguments += [f"--set=eval.{s}_rows={rows}" for s in ("test", "train") if s in splits]
-        self.dismiss(arguments)
-
-    def _wrong(self, text: str) -> None:
-        self.query_one(".wrong", Static).update(text)
+        return "", arguments

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
 from engine.text import one_line
 from workbench.modals.evaluate import entry_text
+from workbench.modals.ordering import Ordering
 from workbench.widgets.checks import Box, Checks
 from workbench.widgets.cycle import Cycle
 
@@ -61,10 +61,9 @@ def numbers(text: str) -> list[float] | None:
     return found if all(map(math.isfinite, found)) else None
 
 
-class Merge(ModalScreen[list[str] | None]):
+class Merge(Ordering):
     """Returns arguments ["--adapter=...", ...], None after Escape."""
 
-    BINDINGS: ClassVar = [("escape", "dismiss(None)", "Cancel")]
     DEFAULT_CSS = """
     Merge .dialog { height: 90%; max-height: 32; margin-top: 1; padding: 0 2; width: 84; }
     Merge VerticalScroll { height: 1fr; scrollbar-size-vertical: 1; }
@@ -148,27 +147,7 @@ class Merge(ModalScreen[list[str] | None]):
 
     # --- the end
 
-    def on_checks_submitted(self) -> None:
-        self._go()
-
-    def on_input_submitted(self) -> None:
-        self._go()
-
-    def on_button_pressed(self, event: Button.Pressed) -> None:
-        if event.button.id == "go":
-            self._go()
-        else:
-            self.dismiss(None)
-
-    def _go(self) -> None:
-        problem, arguments = self._arguments()
-        if problem:
-            self.query_one(".wrong", Static).update(problem)
-        else:
-            self.dismiss(arguments)
-
-    def _arguments(self) -> tuple[str, list[str]]:
-        """What is wrong, or what the engine is told."""
+    def arguments(self) -> tuple[str, list[str]]:
         chosen = self.chosen
         if not chosen:
             return "Check at least one adapter.", []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.content import Content
 from textual.widgets import OptionList
@@ -10,6 +10,7 @@ from textual.widgets.option_list import Option
 
 from engine.text import one_line
 from workbench.models.problems import Problem, Problems
+from workbench.widgets.list_keys import IN_LIST
 
 if TYPE_CHECKING:
     from workbench.app import WorkbenchApp
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 class ProblemsView(OptionList):
     """One line a problem."""
 
+    BINDINGS: ClassVar = IN_LIST
     DEFAULT_CSS = """
     ProblemsView { height: 1fr; background: $surface; padding: 0 1; }
     ProblemsView, ProblemsView:focus { border: none; }

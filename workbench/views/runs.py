@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.binding import Binding
 from textual.content import Content
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
@@ -16,6 +15,7 @@ from workbench.commands.runs import runs
 from workbench.models.outline import ASCII_MARKS, MARKS
 from workbench.models.plot import number
 from workbench.models.workspace import RunInfo, Snapshot
+from workbench.widgets.list_keys import IN_LIST
 from workbench.widgets.run_header import STATE_STYLES
 
 if TYPE_CHECKING:
@@ -37,11 +37,7 @@ class Runs(OptionList):
     Runs { height: 1fr; border: none; background: $surface; padding: 0; scrollbar-size-vertical: 1; }
     Runs:focus { border: none; }
     """
-    BINDINGS: ClassVar = [
-        *actions.bindings("run-list"),
-        Binding("j", "cursor_down", show=False), Binding("k", "cursor_up", show=False),
-        Binding("g", "first", show=False), Binding("G", "last", show=False), Binding("l", "select", show=False),
-    ]  # fmt: skip
+    BINDINGS: ClassVar = [*actions.bindings("run-list"), *IN_LIST]
     if TYPE_CHECKING:
 
         @property

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.binding import Binding
 from textual.content import Content
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from workbench.models.theory import TOPICS
+from workbench.widgets.list_keys import IN_LIST
 
 if TYPE_CHECKING:
     from workbench.app import WorkbenchApp
@@ -19,10 +19,7 @@ class Topics(OptionList):
     """A title and a line about each."""
 
     DEFAULT_CSS = "Topics { height: 1fr; border: none; background: $surface; padding: 0 1; }"
-    BINDINGS: ClassVar = [
-        Binding("j", "cursor_down", show=False), Binding("k", "cursor_up", show=False),
-        Binding("g", "first", show=False), Binding("G", "last", show=False), Binding("l", "select", show=False),
-    ]  # fmt: skip
+    BINDINGS: ClassVar = IN_LIST
     if TYPE_CHECKING:
 
         @property

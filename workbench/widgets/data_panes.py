@@ -16,6 +16,7 @@ from engine.text import cut, one_line
 from workbench.models.data import Progress, ShownRow
 from workbench.models.data_reports import ASCII_BARS, adds_up, histogram_lines, ledger_lines, lengths_summary
 from workbench.models.data_seen import ASCII, Marks, counts, fields, seen
+from workbench.widgets.list_keys import IN_LIST
 
 if TYPE_CHECKING:
     from workbench.app import WorkbenchApp
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
 SCROLLING: list = [
     Binding("j", "scroll_down", show=False), Binding("k", "scroll_up", show=False),
     Binding("g", "scroll_home", show=False), Binding("G", "scroll_end", show=False),
-]  # fmt: skip
-IN_LIST: list = [
-    Binding("j", "cursor_down", show=False), Binding("k", "cursor_up", show=False),
-    Binding("g", "first", show=False), Binding("G", "last", show=False),
 ]  # fmt: skip
 
 
