@@ -86,13 +86,15 @@ class Camera:
     async def take(self, name: str, *there: str, holds: Callable[[], object] = lambda: True) -> None:
         """Wait for words of the view and that `holds`, then compare."""
         await until(self.pilot, lambda: holds() and all(t in text_of(self.pilot) for t in there), SLOW)
-        file = f"{name}-{self.size[0]}x{self.size[1]}.txt"
         end = time.monotonic() + PATIENCE
-        while (text := await self.rest() + "\n") != kept(file) and time.monotonic() < end and not RENEW:
-            pass  # at rest, but perhaps for want of a process that has not said its part yet
-        self._compare(file, text)
-        if name in IN_COLOUR and self.size == (120, 40):
-            self._compare(f"{name}.svg", stripped(self.pilot.app.export_screenshot(title="loraworkbench")))
+        while True:
+            now = {f"{name}-{self.size[0]}x{self.size[1]}.txt": await self.rest() + "\n"}
+            if name in IN_COLOUR and self.size == (120, 40):
+                now[f"{name}.svg"] = stripped(self.pilot.app.export_screenshot(title="loraworkbench"))
+            if RENEW or time.monotonic() > end or all(text == kept(file) for file, text in now.items()):
+                break  # else at rest, but perhaps for want of a process that has not said its part, or of a cursor that blinks
+        for file, text in now.items():
+            self._compare(file, text)
 
     def _compare(self, file: str, now: str) -> None:
         path = FOLDER / file

@@ -69,7 +69,7 @@ class SessionTalk(_Base):
         """Something that is shown is different; the editor overrides it."""
 
     def training_changed(self) -> None:
-        """The session that we speak with trains another run than before, or none; the editor overrides it."""
+        """The session that we speak with is another, or trains another run than before; the editor overrides it."""
 
     def finished(self) -> None:
         """All that was asked has been answered; the editor overrides it."""
@@ -144,6 +144,7 @@ class SessionTalk(_Base):
         self.words, self.lost = "", False
         self.link = Link(found, self.post_message)
         self.talk.connect(self.link.send, found.status)
+        self.training_changed()
         self.refresh_digests()
 
     def _leave(self, words: str) -> None:

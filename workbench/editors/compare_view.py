@@ -18,7 +18,6 @@ from workbench import actions
 from workbench.editors.base import Editor
 from workbench.editors.compare_asking import Asking
 from workbench.editors.compare_rows import RowPrompts
-from workbench.editors.compare_session import SessionTalk
 from workbench.models import compare
 from workbench.models.compare import BASE_CHOICE, MOST_COLUMNS, Choice, Comparison
 from workbench.models.workspace import Snapshot
@@ -134,7 +133,6 @@ class CompareView(RowPrompts, Asking, Editor):
 
     def _snapshot(self, snapshot: Snapshot) -> None:
         self.training_changed()
-        self._choose_columns()
         if (living := self._living()) != self._lived:  # a training began or ended in the session that we speak with
             self._lived = living
             self.talk.ask_status()
@@ -142,6 +140,7 @@ class CompareView(RowPrompts, Asking, Editor):
 
     def training_changed(self) -> None:
         self.comparison.renew(compare.everything(self.app.snapshot, self.target, self.training))
+        self._choose_columns()
 
     def _choose_columns(self) -> None:
         """Base and the newest adapter, until the user has chosen."""
@@ -165,9 +164,6 @@ class CompareView(RowPrompts, Asking, Editor):
             return []
         found = [r.label for r in info.runs if r.state == "running"]
         return found + [j.label for j in info.jobs if j.verb == "session" and j.state == "running"]
-
-    def on_session_talk_looked(self, event: SessionTalk.Looked) -> None:
-        self._choose_columns()
 
     # --- focus
 
