@@ -327,7 +327,7 @@ async def test_a_file_changed_just_before_saving_is_noticed(start: Start, worksp
         await pilot.press("r")  # reload
         await until(pilot, lambda: editor.area.text == "[lora]\n" and not editor.dirty)
         await pilot.press("ctrl+z")  # and what was typed is not lost
-        assert editor.area.text == f"x{PROJECT}"
+        await until(pilot, lambda: editor.area.text == f"x{PROJECT}")
 
 
 async def test_a_file_that_was_removed_can_be_saved_again(start: Start, workspace: Path) -> None:
