@@ -90,6 +90,11 @@ class Keys:
         self._under_way: int | None = None
         self._number, self._since = 0, 0.0
 
+    @property
+    def on_their_way(self) -> bool:
+        """Whether a key has not been worked off yet."""
+        return self._under_way is not None or bool(self._waiting)
+
     async def take(self, key: events.Key) -> None:
         """A key has come."""
         self._waiting.extend(self._told_apart(key))

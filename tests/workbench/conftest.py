@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -85,16 +87,28 @@ def start(workspace: Path, tmp_path: Path) -> Start:
         app = WorkbenchApp(workspace, settings, state_folder=tmp_path / "state")
         async with app.run_test(size=size, notifications=True) as pilot:
             await until(pilot, lambda: bool(app.snapshot.projects) and bool(app.workbench.editors.all))
+            press_whole(pilot)
             yield pilot
 
     return run
 
 
+def press_whole(pilot: Pilot) -> None:
+    """Let `pilot.press` return when its keys have gone all their way (see `workbench.keys`), not when Textual has them."""
+    press, app = pilot.press, pilot.app
+
+    async def pressed(*keys: str) -> None:
+        await press(*keys)
+        end = time.monotonic() + 2.0
+        while app._keys.on_their_way and time.monotonic() < end:
+            await asyncio.sleep(0.005)
+        await pilot.pause()
+
+    pilot.press = pressed
+
+
 async def until(pilot: Pilot, holds: Callable[[], object], seconds: float = 30.0) -> None:
     """Wait until `holds()`; fails with the screen's text when it does not in time."""
-    import asyncio
-    import time
-
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, f"did not come to pass; the screen:\n{text_of(pilot)}"

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from textual.pilot import Pilot
 
 from tests.workbench.conftest import Start, text_of, until
 from workbench.settings import State
@@ -59,15 +60,17 @@ async def test_zoom_shows_one_region_and_gives_all_back(start: Start) -> None:
         assert shown(pilot) == before
 
 
+def wide(pilot: Pilot) -> int:
+    """Columns of the side bar."""
+    return pilot.app.workbench.region_widget("sidebar").outer_size.width
+
+
 async def test_the_focused_region_is_resized_within_bounds(start: Start) -> None:
     async with start((120, 40)) as pilot:
         await pilot.press("1", *[">"] * 32)
-        await pilot.pause()
-        wide = pilot.app.workbench.region_widget("sidebar").outer_size.width
-        assert wide == 80
+        await until(pilot, lambda: wide(pilot) == 80)
         await pilot.press(*["<"] * 36)
-        await pilot.pause()
-        assert pilot.app.workbench.region_widget("sidebar").outer_size.width == 16
+        await until(pilot, lambda: wide(pilot) == 16)
 
 
 async def test_in_a_narrow_terminal_the_side_bar_lies_over_and_escape_closes_it(start: Start) -> None:
@@ -90,12 +93,13 @@ async def test_a_resize_storm_ends_in_order(start: Start) -> None:
 
 async def test_the_layout_comes_back(start: Start) -> None:
     async with start((120, 40)) as pilot:
+        before = wide(pilot)
         await pilot.press("f8", "1", ">", ">")
-        await pilot.pause()
+        await until(pilot, lambda: wide(pilot) == before + 4)
         pilot.app.remember()
     async with start((120, 40)) as pilot:
         assert "panel" not in shown(pilot)
-        assert pilot.app.workbench.region_widget("sidebar").outer_size.width == 32
+        await until(pilot, lambda: wide(pilot) == before + 4)
 
 
 async def test_a_split_shows_two_groups_and_ends_with_its_last_tab(start: Start) -> None:
