@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from engine import events
 from engine.store import process_start
@@ -11,6 +12,7 @@ from tests.workbench.conftest import Start, started, steps, text_of, until, writ
 from workbench.jobs.trash import move_to_trash
 from workbench.models.outline import outline
 from workbench.models.workspace import Scanner
+from workbench.views.explorer import Explorer
 
 
 async def test_runs_appear_as_they_are_made(start: Start, workspace: Path) -> None:
@@ -93,3 +95,16 @@ def test_names_in_the_trash_do_not_meet(tmp_path: Path) -> None:
         (tmp_path / "projects" / "x").write_text(text)
         kept.append(move_to_trash(tmp_path, tmp_path / "projects" / "x"))
     assert [p.read_text() for p in kept] == ["a", "b"]
+
+
+async def test_a_new_project_is_unfolded_under_the_cursor(start: Start) -> None:
+    async with start((120, 40)) as pilot:
+        app: Any = pilot.app
+        app.do("project.duplicate")
+        await until(pilot, lambda: len(app.screen_stack) == 2 and app.focused is not None)
+        await pilot.press("enter")
+        tree = app.workbench.query_one(Explorer)
+        await until(pilot, lambda: tree.cursor_node and tree.cursor_node.data.key == "demo-copy")
+        assert tree.cursor_node.is_expanded
+        await until(pilot, lambda: app.workbench.editors.front.uri == "project:demo-copy")
+        assert app.project == "demo-copy"

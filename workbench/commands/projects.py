@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from workbench.commands import Commands
+from workbench.views.explorer import Explorer
 
 
 class ProjectCommands(Commands):
@@ -50,7 +51,7 @@ class ProjectCommands(Commands):
         for uri in opened or [f"project:{old}"]:
             scheme, _, target = uri.partition(":")
             self.app.open(f"{scheme}:{new}{target.removeprefix(old)}")
-        self.app.watch_workspace.now()
+        self._reveal(new)
 
     async def _ask(self, question: str, value: str) -> str | None:
         from workbench.jobs.projects import name_problem
@@ -68,5 +69,10 @@ class ProjectCommands(Commands):
         return free
 
     def _open(self, name: str) -> None:
-        self.app.watch_workspace.now()
         self.app.open(f"project:{name}")
+        self._reveal(name)
+
+    def _reveal(self, name: str) -> None:
+        """Show a project that has just come to be in the explorer."""
+        self.app.workbench.query_one(Explorer).reveal(name)
+        self.app.watch_workspace.now()

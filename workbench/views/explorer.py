@@ -46,6 +46,7 @@ class Explorer(Tree[Node]):
         self.guide_depth = 2
         self.auto_expand = False
         self._opened: dict[str, bool] = {}
+        self._wanted = ""
 
     def on_mount(self) -> None:
         self.app.workspace_changed.subscribe(self, self.show)
@@ -59,8 +60,16 @@ class Explorer(Tree[Node]):
         if first and snapshot.projects:
             self._opened[self.app.project or next(iter(snapshot.projects))] = True
         self._bring(self.root, nodes)
+        if self._wanted and self._wanted in snapshot.projects:
+            cursor, self._wanted = self._wanted, ""
         if cursor is not None:
             self._go(cursor)
+
+    def reveal(self, project: str) -> None:
+        """Unfold a project and put the cursor on it, as soon as a snapshot has it."""
+        self._opened[project] = True
+        self._wanted = project
+        self.show(self.app.snapshot)
 
     def _bring(self, parent: TreeNode[Node], wanted: tuple[Node, ...]) -> None:
         have = [child.data.key for child in parent.children if child.data]
