@@ -207,7 +207,8 @@ class Scripted:
         self._listening.bind(str(self._path))
         self._listening.listen()
         self._open: list[socket.socket] = []
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._serving = threading.Thread(target=self._serve, daemon=True)
+        self._serving.start()
 
     def _serve(self) -> None:
         with contextlib.suppress(OSError):
@@ -225,11 +226,17 @@ class Scripted:
                     connection.sendall(protocol.encode(reply))
 
     def close(self) -> None:
-        for each in (self._listening, *self._open):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
+        self._end(self._listening)
+        self._serving.join(10)  # it may be about to add a connection
+        for each in self._open:
+            self._end(each)
         self._path.unlink(missing_ok=True)
+
+    @staticmethod
+    def _end(each: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+        each.close()
 
 
 def script(request: Any, text: str = "an answer", **status: Any) -> list[Any]:
