@@ -154,13 +154,15 @@ def main() -> None:
             found[f"{name}_ratio"] = {"ratio": ratio}
         source = [sys.executable, str(ROOT / "tests" / "benchmarks" / "streaming.py"), str(workspace)]
         live = subprocess.Popen(source, env={**os.environ, "XDG_RUNTIME_DIR": folder})
-        time.sleep(2)
-        for name, rate in (("echo", 0), ("echo_150kB", 150_000)):
-            found[name] = echo(workspace, f"{folder}/state-{name}", folder, rate)
-            print(f"{name:10} median {found[name]['median']:.0f} ms, worst {found[name]['high']:.0f} ms, "
-                  f"{found[name]['cpu_percent']:.0f} % of a core, {found[name]['kB_per_second']:.0f} kB/s")  # fmt: skip
-        live.terminate()
-        live.wait()
+        try:
+            time.sleep(2)
+            for name, rate in (("echo", 0), ("echo_150kB", 150_000)):
+                found[name] = echo(workspace, f"{folder}/state-{name}", folder, rate)
+                print(f"{name:10} median {found[name]['median']:.0f} ms, worst {found[name]['high']:.0f} ms, "
+                      f"{found[name]['cpu_percent']:.0f} % of a core, {found[name]['kB_per_second']:.0f} kB/s")  # fmt: skip
+        finally:
+            live.terminate()
+            live.wait()
         print(f"load at the end: {os.getloadavg()[0]:.2f}")
         found["load"] = {"begin": load, "end": os.getloadavg()[0]}
     if arguments.json:
