@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from engine import blind, transcripts
-from engine.store import Workspace
+from engine import blind, events, transcripts
+from engine.log_ends import LogEnds
+from engine.store import Workspace, process_lives
 from tests.workbench.test_end_to_end import escape, opened, type_in, until, workspace  # noqa: F401  (a fixture)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -108,5 +109,7 @@ def test_base_and_adapter_side_by_side(workspace: Path, tmp_path: Path) -> None:
     finally:
         terminal.close()
         for job in project.jobs():
-            if (pid := job.state().pid) and job.state().alive:
-                os.kill(pid, signal.SIGKILL)
+            with LogEnds(job.events) as log:
+                begun = log.last(events.Started)
+            if begun is not None and process_lives(begun.pid, begun.pid_started):
+                os.kill(begun.pid, signal.SIGKILL)
