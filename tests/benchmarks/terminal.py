@@ -46,12 +46,16 @@ class Terminal:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
-            for name in ("COLUMNS", "LINES"):  # they would be believed before the terminal
-                os.environ.pop(name, None)
-            os.environ.update({"TERM": "xterm-256color", "COLORTERM": "truecolor", **(environment or {})})
+            # COLUMNS and LINES would be believed before the terminal. A new environment is given rather than this one
+            # changed: a library may have set the two where os.environ does not see them, and so cannot unset them.
+            inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
             if folder:
                 os.chdir(folder)
-            os.execvp(command[0], list(command))
+            os.execvpe(
+                command[0],
+                list(command),
+                {**inherited, "TERM": "xterm-256color", "COLORTERM": "truecolor", **(environment or {})},
+            )
 
     def read(self, seconds: float) -> bytes:
         """Take what is written within `seconds`; ends at once where the program has ended."""

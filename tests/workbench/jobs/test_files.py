@@ -38,8 +38,8 @@ def test_the_watch_tells_changes_of_others_only(tmp_path: Path, monkeypatch) -> 
     path, told, news = tmp_path / "a", [], threading.Event()
     sha = save(path, "one", "")
     watch = FileWatch(path, sha, lambda now: (told.append(now.text), news.set()))
+    watch.know(save(path, "ours", sha))  # before it looks: between the two, ours would be anybody's
     watch.start()
-    watch.know(save(path, "ours", sha))
     path.write_text("theirs")
     assert news.wait(10)
     news.clear()
