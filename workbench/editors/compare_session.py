@@ -143,8 +143,9 @@ class SessionTalk(_Base):
             return
         self.words, self.lost = "", False
         self.link = Link(found, self.post_message)
+        self.talk.status = found.status
+        self.training_changed()  # before what waits is asked: it may have a further column to ask
         self.talk.connect(self.link.send, found.status)
-        self.training_changed()
         self.refresh_digests()
 
     def _leave(self, words: str) -> None:

@@ -19,7 +19,7 @@ from workbench.editors.base import Editor
 from workbench.editors.compare_asking import Asking
 from workbench.editors.compare_rows import RowPrompts
 from workbench.models import compare
-from workbench.models.compare import BASE_CHOICE, MOST_COLUMNS, Choice, Comparison
+from workbench.models.compare import BASE, BASE_CHOICE, MOST_COLUMNS, Choice, Comparison
 from workbench.models.workspace import Snapshot
 from workbench.widgets.answer_pane import AnswerPane
 from workbench.widgets.prompt_box import PromptBox
@@ -143,10 +143,18 @@ class CompareView(RowPrompts, Asking, Editor):
         self._choose_columns()
 
     def _choose_columns(self) -> None:
-        """Base and the newest adapter, until the user has chosen."""
-        if not self._chosen and not self.comparison.turns and len(choices := self.choices) > 1:
-            self.comparison.columns[-1] = choices[1]
-            self.refresh_digests()
+        """Base and the newest adapter, until the user has chosen, or base has answered alone. A prompt that was sent
+        before there was a choice is sent to it, too."""
+        turn = self.comparison.turn
+        if self._chosen or len(choices := self.choices) < 2:
+            return
+        if turn is not None and (len(self.comparison.turns) > 1 or set(turn.answers) != {BASE} or not self.talk.busy):
+            return
+        self.comparison.columns[-1] = choices[1]
+        if turn is not None:
+            self._chosen = True
+            self.talk.ask(turn, [choices[1]], seed=turn.seed)
+        self.refresh_digests()
 
     def _tick(self) -> None:
         if not all(widget.display for widget in self.ancestors_with_self):

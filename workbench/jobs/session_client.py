@@ -23,6 +23,7 @@ from textual.message import Message
 
 if TYPE_CHECKING:
     from engine.client import Client
+    from engine.folders import JobFolder
     from engine.protocol import AnyReply, Request, StatusOf
 
 POSTS_A_SECOND = 20
@@ -120,16 +121,7 @@ def find(root: Path, project: str, prefer: str = "") -> Found | None:
     Args:
         prefer: label of a run or job.
     """
-    from engine.errors import EngineError
-    from engine.store import Workspace
-
-    try:
-        folder = Workspace(root).project(project)
-        jobs = [j for j in reversed(folder.jobs()) if j.ordered()[0] == "session"]
-        places = [p for p in (*jobs, *reversed(folder.runs())) if p.state().state == "running"]
-    except EngineError:
-        return None
-    found = [f for p in places if (f := connect(p.label, p.path)) is not None]
+    found = [f for p in _living(root, project) if (f := connect(p.label, p.path)) is not None]
     wanted = {prefer, prefer.replace("/", "-")} - {""}
     found.sort(key=lambda f: (f.label not in wanted and f.status.run not in wanted, f.status.run is None))
     for other in found[1:]:
@@ -154,8 +146,33 @@ def connect(label: str, folder: Path) -> Found | None:
     return None
 
 
+def _living(root: Path, project: str) -> list[JobFolder]:
+    """The sessions and trainings of a project whose process lives, the newest first."""
+    from engine.errors import EngineError
+    from engine.store import Workspace
+
+    try:
+        folder = Workspace(root).project(project)
+        jobs = [j for j in reversed(folder.jobs()) if j.ordered()[0] == "session"]
+        return [p for p in (*jobs, *reversed(folder.runs())) if p.state().state == "running"]
+    except EngineError:
+        return []
+
+
+def _still_loading(place: JobFolder) -> bool:
+    """Whether a process has not come as far as to listen: its last word is of a stage, and it has made no step."""
+    from engine import events
+    from engine.log_ends import LogEnds
+
+    with contextlib.suppress(OSError), LogEnds(place.events) as log:
+        begun, step = log.last(events.Started), log.last(events.Step)
+        stepped = step is not None and (begun is None or step.t > begun.t)
+        return not stepped and isinstance(log.last(events.Event), events.Started | events.Stage)
+    return False
+
+
 def start(root: Path, project: str, tell: Callable[[str], Any], over: Callable[[], bool]) -> Found:
-    """Start a session, and wait until it answers.
+    """Start a session, and wait until it answers; a training or a session that is still loading is waited for instead.
 
     Args:
         tell: gets words about how far it is. over: whether nobody waits any more.
@@ -168,6 +185,14 @@ def start(root: Path, project: str, tell: Callable[[str], Any], over: Callable[[
     from workbench.jobs import detach
 
     begun = time.monotonic()
+    for place in filter(_still_loading, _living(root, project)):
+        while not over() and place.state().state == "running":
+            if (found := connect(place.label, place.path)) is not None:
+                return found
+            if not _still_loading(place):
+                break
+            tell(f"waiting for {place.label}: {_stage(place.events)}, {time.monotonic() - begun:.0f} s")
+            time.sleep(POLL_SECONDS)
     tell("starting a session: it loads its libraries first")
     label = detach.start(root, project, "session", [])
     place = Workspace(root).followed(label)

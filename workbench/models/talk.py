@@ -125,16 +125,20 @@ class Talk:
 
     def ask(self, turn: Turn, choices: Sequence[Choice], *, seed: int | None = None, go_on: bool = False) -> None:
         """Ask these choices for their answers to `turn`; what they said before is replaced, or gone on from."""
-        question = Question(turn, list(dict.fromkeys(choices)), seed)
+        asked = list(dict.fromkeys(choices))
         turn.seed = seed
-        for choice in question.choices:
+        for choice in asked:
             before = turn.answers.get(choice.name)
             fresh = Answer(choice)
             if go_on and before is not None:
                 fresh.so_far = fresh.text = before.text
                 fresh.tokens = list(before.tokens)
             turn.answers[choice.name] = fresh
-        self._waiting.append(question)
+        joined = next((q for q in self._waiting if q.turn is turn and q.seed == seed), None)
+        if joined is not None:  # one batch for those that wait for the same
+            joined.choices += [c for c in asked if c not in joined.choices]
+        else:
+            self._waiting.append(Question(turn, asked, seed))
         self._go_on()
 
     def load(self, choice: Choice) -> None:

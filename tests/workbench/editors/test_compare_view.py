@@ -370,6 +370,30 @@ async def test_a_prompt_wakes_a_session_and_says_why_none_came(
         assert view.comparison.turns[0].prompt == "hello" and view.comparison.answer(0).state == "failed"  # type: ignore[union-attr]
 
 
+async def test_a_prompt_before_the_run_listens_waits_for_it_and_asks_the_adapter_too(
+    start: Start, workspace: Path, scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workbench.jobs import detach
+
+    monkeypatch.setattr(detach, "start", lambda *_: pytest.fail("a second copy of the base would be loaded"))
+    loading = [started(os.getpid(), process_start(os.getpid())), events.Stage(name="load tiny (nf4)", done=0, total=1)]
+    folder = write_run(workspace, "demo/0003", loading)
+    async with start((120, 40)) as pilot:
+        view = await opened(pilot)
+        await pilot.press(*"hi", "enter")
+        await until(pilot, lambda: "waiting for demo/0003: load tiny (nf4)" in text_of(pilot).replace("\n", " "))
+        live = [Loaded("demo-0003", "", training=True)]
+        session = scripted(
+            lambda request: script(request, adapters=list(live), run="demo-0003", step=1, steps=9), folder
+        )
+        await until(pilot, lambda: view.link is not None)
+        await answered(pilot, view)
+        assert [c.name for c in view.comparison.columns] == ["base", "demo-0003"]
+        assert said_by(view) == ["an answer", "an answer"]
+        (asked,) = [r for r in session.requests if isinstance(r, protocol.Generate)]
+        assert [c.model for c in asked.columns] == [None, "demo-0003"]
+
+
 async def test_a_row_of_the_data_is_asked_with_its_reference_beside(
     start: Start, workspace: Path, scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,6 +114,25 @@ def test_starting_waits_for_the_socket_and_says_how_far_it_is(workspace: Path, s
     assert found.label == "demo/jobs/0001" and made[0].startswith("starting a session")
 
 
+def test_a_run_that_nobody_can_listen_to_is_not_waited_for(workspace: Path, monkeypatch: Any) -> None:
+    loading = events.Stage(name="load tiny (nf4)", done=0, total=1)
+    folder = write_run(workspace, "demo/0001", [lives(), loading])
+    told: list[str] = []
+
+    def tell(words: str) -> None:
+        told.append(words)
+        if len(told) == 1:
+            events.EventLog(folder / "events.jsonl")(events.Note(text="no prompts while this trains", level="warning"))
+
+    def start(*_: Any) -> str:
+        raise WorkFailed("a session of its own")
+
+    monkeypatch.setattr(detach, "start", start)
+    with pytest.raises(WorkFailed, match="a session of its own"):
+        session_client.start(workspace, "demo", tell, lambda: False)
+    assert told[0].startswith("waiting for demo/0001: load tiny") and told[-1].startswith("starting a session")
+
+
 def test_a_session_that_does_not_come_up_says_why(workspace: Path, monkeypatch: Any) -> None:
     def start(root: Path, *_: Any) -> str:
         folder = session_job(root)
