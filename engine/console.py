@@ -282,12 +282,26 @@ def told(event: events.Event) -> list[str]:
         return [head, *(f"  > {line}" for line in prompt), *(f"    {line}" for line in answer)]
     if isinstance(event, events.Saved):
         return [one_line(f"{at}{event.what} saved: {shown_path(event.path)} ({size(event.bytes)})")]
+    if isinstance(event, events.Memory):
+        return [memory_words(event)]
     if isinstance(event, events.Note):
         return printable(f"warning: {event.text}" if event.level == "warning" else event.text).split("\n")
     if isinstance(event, events.Finished):
         words = {"early stopping": "ended early: the unseen loss no longer falls"}
         return [one_line(f"{words.get(event.reason, event.reason)} after {duration(event.seconds)}")]
     return []
+
+
+def memory_words(event: events.Memory) -> str:
+    """What a run takes, as measured and as estimated."""
+    guess, real = event.estimated_bytes, event.measured_bytes
+    estimated = "" if guess is None else f"estimated {size(guess)}"
+    if real is None:
+        parts = f"{event.tokens:,} tokens at once do not fit; smaller micro-batches will be tried", estimated
+    else:
+        off = "" if not guess else f" ({guess / real - 1:+.0%})"
+        parts = f"peak memory {size(real)}, measured with {event.tokens:,} tokens at once", estimated + off
+    return "; ".join(filter(None, parts))
 
 
 def shown_path(path: str | Path) -> str:

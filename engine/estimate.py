@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,7 +53,7 @@ class Estimate:
     Attributes:
         device: where these bytes are: the card's memory, or the process's RAM.
         tokens: how many go through the model at once. parameters: trained ones.
-        unknown: what is not known and was assumed, as sentences. smaller: what would take less, as sentences.
+        unknown: what is not known and was assumed, as sentences.
     """
 
     device: Device
@@ -61,7 +61,6 @@ class Estimate:
     tokens: int
     parameters: int
     unknown: tuple[str, ...] = ()
-    smaller: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def total(self) -> int:
@@ -146,7 +145,7 @@ def of_base(
             "libraries", LIBRARIES[device], "the CUDA context" if device == "cuda" else "the process before any model"
         ),
     ]
-    return Estimate(device, tuple(parts), tokens, trained, tuple(unknown), tuple(_smaller(project, tokens)))
+    return Estimate(device, tuple(parts), tokens, trained, tuple(unknown))
 
 
 # --- what is held all the time
@@ -310,17 +309,3 @@ def heap(base: Architecture, project: Project, tokens: int, width: int, device: 
     small = [m for m in base.linear if tokens * m.outputs * width < 2**25]
     passing = sum(m.outputs * (4 if m.name in targets else 1) for m in small) * width * tokens
     return [Part("heap", int(KEPT_BY_MALLOC * passing), "freed blocks that the C library does not use again")]
-
-
-def _smaller(project: Project, tokens: int) -> list[str]:
-    """What would take less memory, the most effective first, without changing what is learned where possible."""
-    train, found = project.train, []
-    if not train.activation_checkpointing:
-        found.append("train.activation_checkpointing = true (same result, about a quarter slower)")
-    if tokens > 512:
-        found.append(f"train.micro_batch_tokens = {max(256, tokens // 2)} (same result)")
-    if project.model.quantization == "none":
-        found.append('model.quantization = "nf4"')
-    if project.lora.r > 8:
-        found.append(f"lora.r = {project.lora.r // 2}")
-    return found

@@ -73,6 +73,19 @@ class Step(Event, tag="step"):
     epoch: float
 
 
+class Memory(Event, tag="memory"):
+    """A run's peak: as estimated before, and as measured by a pass of its largest micro-batch with the optimizer's state.
+
+    Attributes:
+        tokens: of that micro-batch. estimated_bytes: None where the base's shapes could not be read.
+        measured_bytes: on a GPU of the card, on a CPU of the process (at least: its peak so far); None: it did not fit.
+    """
+
+    tokens: int
+    estimated_bytes: int | None
+    measured_bytes: int | None
+
+
 class Scored(Event, tag="scored"):
     """A measurement of one model on one split: sums, from which perplexity = exp(nll / tokens)."""
 
@@ -127,7 +140,7 @@ class Finished(Event, tag="finished"):
     seconds: float = 0.0
 
 
-AnyEvent = Started | Stage | Step | Scored | Sample | Saved | Note | Failed | Finished
+AnyEvent = Started | Stage | Step | Memory | Scored | Sample | Saved | Note | Failed | Finished
 Emit = Callable[[Event], None]
 """How a job speaks. Tests pass `list.append`."""
 

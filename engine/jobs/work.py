@@ -22,6 +22,7 @@ from engine.store import ProjectFolder, Run, Workspace
 from engine.tables import Project
 
 if TYPE_CHECKING:
+    from engine.training.loop import Training
     from engine.training.ranks import Ranks
 
 
@@ -125,6 +126,7 @@ def train(
     done = training.resume()
     if done:
         emit(events.Note(text=f"going on after step {done} of {training.steps}"))
+    _measure_memory(training, workspace, emit if ranks.leads else lambda event: None)
     with contextlib.ExitStack() as stack:
         asked = stack.enter_context(beside.prompts(training, data.template)) if ranks.leads else None
         reason = training.run(asked or (lambda: None))
@@ -143,6 +145,26 @@ def train(
     lora.save_adapter(run.adapter, loaded, initial, record.card(run, project, data, step))
     emit(events.Saved(what="adapter", path=str(run.adapter), bytes=size_of(run.adapter), step=step))
     return TrainResult(reason, training.progress.step, run.adapter, best)
+
+
+def _measure_memory(training: Training, workspace: Workspace, emit: Emit) -> None:
+    """What the run will take at its peak, measured and estimated; a run that is done takes nothing."""
+    from engine import estimate
+    from engine.training import probe
+
+    if training.progress.step >= training.steps:
+        return
+    found, device = probe.measure(training), "cuda" if training.loaded.device.type == "cuda" else "cpu"
+    try:
+        guess = estimate.of_project(training.project, workspace, device, found.tokens, found.longest)
+    except InputError:  # shapes that cannot be read
+        guess = None
+    real = found.bytes
+    if real is not None and guess is not None and not training.optimizer.state:
+        real += guess.of("optimizer")
+    if real is not None and device == "cuda":
+        real += estimate.LIBRARIES[device]
+    emit(events.Memory(tokens=found.tokens, estimated_bytes=guess.total if guess else None, measured_bytes=real))
 
 
 class _Alone:

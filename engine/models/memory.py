@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -18,6 +19,20 @@ def used_bytes(device: torch.device) -> int:
     import psutil
 
     return psutil.Process().memory_info().rss
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Most bytes that this process has taken so far: on a GPU what torch's allocator held, on a CPU resident memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    try:
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    except (OSError, IndexError):  # not Linux
+        import resource
+        import sys
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

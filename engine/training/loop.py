@@ -169,7 +169,7 @@ class Training:
             losses: list[torch.Tensor] = []
             for number, part in enumerate(parts):
                 torch.manual_seed(order.random_seed(self.train.seed, step, self.ranks.stream(number)))
-                share = memory.attempt(partial(self._backward, [own[i] for i in part], denominator))
+                share = memory.attempt(partial(self.backward, [own[i] for i in part], denominator))
                 if share is None:
                     break
                 losses.append(share)
@@ -181,7 +181,7 @@ class Training:
                 return own, parts, losses
             self._halve(hands, alone=short == 2)
 
-    def _backward(self, examples: list[Example], denominator: float) -> torch.Tensor:
+    def backward(self, examples: list[Example], denominator: float) -> torch.Tensor:
         """Add a micro-batch's gradient; its share of the step's loss, still on the device."""
         batch, device = collate(examples), self.loaded.device
         targets, weights = torch.from_numpy(batch.targets).to(device), torch.from_numpy(batch.weights).to(device)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from engine import estimate, events
+from engine import estimate, events, smaller
 from engine.adapters import pattern_value
 from engine.console import Console, from_here
 from engine.errors import InputError
@@ -271,9 +271,9 @@ def _check_memory(data: Dataset, project: Project, workspace: Workspace, report:
     report.facts["memory"] = None
     if not lengths:
         return
-    place = estimate.room(project.launch.device)
+    place, sizes = estimate.room(project.launch.device), (_largest_step(lengths, project), max(lengths))
     try:
-        found = estimate.of_project(project, workspace, place.device, _largest_step(lengths, project), max(lengths))
+        found = estimate.of_project(project, workspace, place.device, *sizes)
     except InputError as error:
         console.say(f"memory: not known ({error.problem})")
         return
@@ -281,8 +281,9 @@ def _check_memory(data: Dataset, project: Project, workspace: Workspace, report:
     of = f" of {size(place.total)}" if place.total else ""
     console.say(f"needs about {size(found.total)}{of} ({place.name})")
     if place.total and found.total > place.total:
-        less = f"; {found.smaller[0]} needs less" if found.smaller else ""
-        report.warnings.append(f"a run needs about {size(found.total)}, and {place.name} has {size(place.total)}{less}")
+        less = smaller.words(smaller.that_fits(project, workspace, place.device, place.total, *sizes))
+        too_much = f"a run needs about {size(found.total)}, and {place.name} has {size(place.total)}"
+        report.warnings.append(f"{too_much}. {less}")
 
 
 def _largest_step(lengths: Sequence[int], project: Project) -> int:

@@ -71,8 +71,8 @@ def trained(
     said: list[Any] = []
     rows: list[str] = []
     training = training_of(tiny.tiny_loaded(BASE), project, examples, folder, said.append, ranks=ranks)
-    backward = training._backward
-    training._backward = lambda part, total: rows.extend(e.where for e in part) or backward(part, total)  # type: ignore[method-assign]
+    backward = training.backward
+    training.backward = lambda part, total: rows.extend(e.where for e in part) or backward(part, total)  # type: ignore[method-assign]
     if prepare:
         prepare(training)
     begun = training.resume()
@@ -187,13 +187,13 @@ def stopped_by(number: int) -> Found:
     project = project_of(**STEPS)
 
     def ask(training: Training) -> None:
-        real = training._backward
+        real = training.backward
 
         def backward(part: list[Example], total: float) -> torch.Tensor:
             training.stop.asked = training.progress.step == 2 and training.ranks.number == number
             return real(part, total)
 
-        training._backward = backward  # type: ignore[method-assign]
+        training.backward = backward  # type: ignore[method-assign]
 
     act = lambda ranks: trained(project, examples_of(33), FOLDER / f"stop{number}", ranks, ask)  # noqa: E731
     return {"ranks": [(r["reason"], r["step"]) for r in forked(2, act)]}

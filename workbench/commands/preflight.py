@@ -37,6 +37,8 @@ async def preflight(app: WorkbenchApp, project: str) -> bool:
 
 def question(found: Preflight) -> str:
     """What is asked where a run does not fit: the parts of the estimate, and what would make it smaller."""
+    from engine import smaller
+
     assert found.estimate is not None and found.free is not None
     parts = [p for p in found.estimate.parts if p.bytes >= 10**6]
     width = max((len(p.name) for p in parts), default=0)
@@ -49,7 +51,7 @@ def question(found: Preflight) -> str:
             "",
             *rows,
             "",
-            *[f"Smaller: {hint}" for hint in found.estimate.smaller],
+            smaller.words(found.change),
             *found.estimate.unknown,
             "Start the run all the same?",
         ]

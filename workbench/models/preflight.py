@@ -13,6 +13,7 @@ from workbench.models.machine import Machine
 
 if TYPE_CHECKING:
     from engine.estimate import Estimate
+    from engine.smaller import Change
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class Preflight:
     free: int | None
     total: int | None
     place: str
+    change: Change | None = None
+    """What alone would make it fit, where it does not and there is such a thing."""
 
     @property
     def fits(self) -> bool | None:
@@ -53,7 +56,7 @@ def assess(root: Path, project: str, machine: Machine) -> Preflight:
     Raises:
         InputError: there is no such project, or its file has mistakes.
     """
-    from engine import estimate
+    from engine import estimate, smaller
     from engine.errors import InputError
     from engine.store import Workspace
 
@@ -63,11 +66,14 @@ def assess(root: Path, project: str, machine: Machine) -> Preflight:
     place, free, total = ("RAM", machine.ram_free, machine.ram_total)
     if gpu is not None:
         place, free, total = gpu.label, gpu.free, gpu.total
+    device = "cuda" if gpu is not None else "cpu"
     try:
-        found = estimate.of_project(table, workspace, "cuda" if gpu is not None else "cpu")
+        found = estimate.of_project(table, workspace, device)
+        too_much = free is not None and found.total > free
+        change = smaller.that_fits(table, workspace, device, free) if too_much else None
     except InputError as error:
         return Preflight(project, None, error.problem, free, total, place)
-    return Preflight(project, found, "", free, total, place)
+    return Preflight(project, found, "", free, total, place, change)
 
 
 def card_of(device: str, machine: Machine):

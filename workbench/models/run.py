@@ -100,6 +100,7 @@ class RunModel:
     checkpoint: int | None = None
     adapter: str = ""
     scored: events.Scored | None = None
+    memory: events.Memory | None = None
     stage: StageProgress | None = None
     gaps: Gaps = field(default_factory=Gaps)
     lines: deque[Line] = field(default_factory=lambda: deque(maxlen=KEPT_LINES), repr=False)
@@ -193,6 +194,8 @@ class RunModel:
         elif isinstance(event, events.Stage):
             self._stage(event)
             return
+        elif isinstance(event, events.Memory):
+            self.memory = event
         elif isinstance(event, events.Scored):
             self._scored(event)
         elif isinstance(event, events.Sample):

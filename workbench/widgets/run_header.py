@@ -6,6 +6,7 @@ import time
 
 from textual.content import Content
 
+from engine.console import memory_words
 from engine.text import cells, cut, duration, one_line, size
 from workbench.models.machine import bar
 from workbench.models.outline import ASCII_MARKS, MARKS
@@ -142,6 +143,8 @@ def facts(run: RunModel) -> Content:
     if run.step is not None:
         rows.append(("supervised", f"{run.step.supervised_tokens:,} of {run.step.tokens:,} tokens in the newest step"))
         rows.append(("a step", duration(run.step.seconds)))
+    if run.memory is not None:
+        rows.append(("memory", memory_words(run.memory)))
     if run.scored is not None:
         rows.append(
             ("perplexity", f"{run.scored.perplexity:,.3f} on {run.scored.split} rows at step {run.scored.step}")

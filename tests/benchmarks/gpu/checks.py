@@ -90,7 +90,7 @@ def gradient(training: Any) -> tuple[float, dict[str, torch.Tensor]]:
     loaded = training.loaded
     loaded.causal.train()
     denominator = float(sum(e.weights[1:].sum() for e in training.examples))
-    total = float(training._backward(training.examples, denominator))
+    total = float(training.backward(training.examples, denominator))
     found = {n: p.grad.detach().float().cpu() for n, p in loaded.parameters()}
     training.optimizer.zero_grad(set_to_none=True)
     return total, found

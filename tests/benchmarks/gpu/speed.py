@@ -192,18 +192,18 @@ def profile(loaded: Any, project: Any, rows: list[Any], path: Path, device: str)
     chosen = [training.examples[i] for i in training.order.at(0).examples]
     clear(device)
     for _ in range(2):
-        training._backward(chosen, 1000.0)
+        training.backward(chosen, 1000.0)
     wait(device)
     started = time.perf_counter()
     for _ in range(3):
-        training._backward(chosen, 1000.0)
+        training.backward(chosen, 1000.0)
     enqueued = time.perf_counter() - started
     wait(device)
     facts = memory_facts(device)
     wall = (time.perf_counter() - started) / 3
     kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device == "cuda")
     with profiler(activities=kinds) as found:
-        training._backward(chosen, 1000.0)
+        training.backward(chosen, 1000.0)
         wait(device)
     averages = found.key_averages()
     busy = sum(e.self_device_time_total for e in averages if str(e.device_type).endswith("CUDA")) / 1e6
