@@ -103,14 +103,23 @@ class AnswerText(ScrollView):
             ahead = max(1, height // LEAP)
             top = offset.y if top <= offset.y < top + ahead and old else top + ahead - 1
         size = Size(width, max(len(lines), top + height) if self._follow else len(lines))
-        if size != self.virtual_size:
-            self.virtual_size = size
+        self._resize_to(size)
         if self._follow:
             self.scroll_to(y=top, animate=False, immediate=True)
         if self.scroll_offset == offset:
             self._draw_again(old)
         else:
             self.refresh()
+
+    def _resize_to(self, size: Size) -> None:
+        """Another size of the text. A screen is laid out anew only where that makes a scroll bar come or go."""
+        if size == self.virtual_size:
+            return
+        if self.show_vertical_scrollbar and size.height > self.container_size.height:
+            self.set_reactive(AnswerText.virtual_size, size)
+            self.vertical_scrollbar.window_virtual_size = size.height
+        else:
+            self.virtual_size = size
 
     def _draw_again(self, old: list[Line]) -> None:
         """Draw the lines in sight that differ from those before: while text streams, often only the last one."""
