@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from textual.pilot import Pilot
 
-from tests.workbench.conftest import Start, text_of, until
+from tests.workbench.conftest import Start, started, steps, text_of, until, write_run
+from workbench.editors.run_view import RunView
 from workbench.settings import State
 
 REGIONS = ("sidebar", "editor", "panel", "inspector")
@@ -134,3 +138,24 @@ async def test_remembered_nonsense_is_passed_over(start: Start, tmp_path: Path, 
     state.save(nonsense)
     async with start((120, 40)) as pilot:
         assert pilot.app.project == "demo" and "sidebar" in shown(pilot)
+
+
+async def test_the_tab_opened_last_has_the_focus_though_one_before_is_slow(
+    start: Start, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is typed into a prompt right after it was opened is not lost to a run that was opened just before."""
+    write_run(workspace, "demo/0001", [started(), *steps(3)])
+
+    def later(self: RunView, callback: Callable[..., Any], *given: Any) -> bool:
+        return bool(self.set_timer(0.3, lambda: callback(*given)))
+
+    monkeypatch.setattr(RunView, "call_after_refresh", later)
+    async with start((120, 40)) as pilot:
+        pilot.app.open("run:demo/0001")
+        pilot.app.open("compare:demo")
+        await until(pilot, lambda: bool(pilot.app.workbench.editors.find("compare:demo")))
+        view = pilot.app.workbench.editors.find("compare:demo")
+        await until(pilot, lambda: view.box.has_focus)
+        await asyncio.sleep(0.5)
+        await pilot.pause()
+        assert view.box.has_focus and pilot.app.workbench.editors.front is view

@@ -210,7 +210,8 @@ class RunView(Finding, Editor):
         bar.target = self.query_one(f"#{name}", FindLog) if name in ("log", "happened") else None
         self._pages()
         self._update()
-        self.focus_first()
+        if self.display:  # no other tab has come to the front meanwhile
+            self.focus_first()
 
     def focus_first(self) -> None:
         page = self.query_one(ContentSwitcher).current or "charts"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from textual.app import ComposeResult
@@ -92,6 +93,8 @@ class EditorArea(Horizontal):
 
     def compose(self) -> ComposeResult:
         self.last = EditorGroup()
+        self._opening = asyncio.Lock()
+        self._asked: Editor | None = None
         yield self.last
 
     @property
@@ -122,26 +125,32 @@ class EditorArea(Horizontal):
     async def open(
         self, uri: str, *, place: Any = None, focus: bool = True, group: EditorGroup | None = None
     ) -> Editor:
-        """Bring the tab of `uri` to the front, opened where it is not, and show `place` in it.
+        """Bring the tab of `uri` to the front, opened where it is not, and show `place` in it. Who asks first comes first.
 
         Raises:
             KeyError: the URI has a scheme that nothing opens.
         """
-        editor = self.find(uri)
-        if editor is None:
-            editor = editors.make(uri)
-            await (group or self.group).add(editor)
-        else:
-            for holder in self.groups:
-                if editor in holder.all:
-                    self.last = holder
-                    holder.show(editor)
-        if focus:
-            editor.call_after_refresh(editor.focus_first)
-        if place is not None:
-            editor.call_after_refresh(editor.reveal, place)
-        self._tell()
-        return editor
+        async with self._opening:
+            editor = self.find(uri)
+            if editor is None:
+                editor = editors.make(uri)
+                await (group or self.group).add(editor)
+            else:
+                for holder in self.groups:
+                    if editor in holder.all:
+                        self.last = holder
+                        holder.show(editor)
+            if focus:
+                self._focus(editor)
+            if place is not None:
+                editor.call_after_refresh(editor.reveal, place)
+            self._tell()
+            return editor
+
+    def _focus(self, editor: Editor) -> None:
+        """Give a tab the focus once it is laid out, unless another one has been asked for meanwhile."""
+        self._asked = editor
+        editor.call_after_refresh(lambda: editor.focus_first() if self._asked is editor else None)
 
     async def close(self, editor: Editor, *, ask: bool = True) -> bool:
         """Close a tab, unless it has unsaved changes that are to be kept; returns whether it is closed."""
@@ -154,6 +163,8 @@ class EditorArea(Horizontal):
                 if not group.all and len(self.groups) > 1:
                     await group.remove()
                     self.groups[0].remove_class("-second")
+                if self._asked is editor:
+                    self._asked = None
                 if had_focus and self.front is not None:
                     self.front.focus_first()
         self._tell()
@@ -182,7 +193,7 @@ class EditorArea(Horizontal):
             other.remove_class("-second")
         self.last = other
         if other.front is not None:
-            other.front.call_after_refresh(other.front.focus_first)
+            self._focus(other.front)
         self._tell()
 
     def step(self, by: int) -> None:
@@ -192,6 +203,7 @@ class EditorArea(Horizontal):
             return
         editor = group.all[(group.all.index(group.front) + by) % len(group.all)]
         group.show(editor)
+        self._asked = editor
         editor.focus_first()
         self._tell()
 
