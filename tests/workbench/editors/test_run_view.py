@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,16 @@ def inside_of(pilot: Pilot, view: RunView) -> str:
     return "\n".join(line[region.x : region.right] for line in lines[region.y : region.bottom])
 
 
+async def settled(pilot: Pilot, view: RunView) -> str:
+    """The same, once it stays for a second: charts may follow the header."""
+    shown, since = "", time.monotonic()
+    while time.monotonic() < since + 1:
+        await asyncio.sleep(0.1)
+        if (now := inside_of(pilot, view)) != shown:
+            shown, since = now, time.monotonic()
+    return shown
+
+
 @at_sizes
 async def test_a_run_at_all_sizes(start: Start, workspace: Path, size: tuple[int, int]) -> None:
     write_run(workspace, "demo/0001", [living(), *steps(30, of=120), scored(20), *steps(10, of=120, first=31)])
@@ -91,7 +103,7 @@ async def test_a_run_that_is_over_looks_the_same_when_opened_later(start: Start,
         view = await opened(pilot)
         events.EventLog(folder / "events.jsonl")(said[-1])
         await until(pilot, lambda: "done in 1 min 15 s" in text_of(pilot))
-        live = inside_of(pilot, view)
+        live = await settled(pilot, view)
         await pilot.app.workbench.editors.close(view)  # type: ignore[attr-defined]
         await until(pilot, lambda: "demo/0001" not in pilot.app.runs)  # type: ignore[attr-defined]
         again = await opened(pilot)
