@@ -1,9 +1,11 @@
-"""Parts of a model in fewer operations on a GPU: RMS norms and gated MLPs, in place of what transformers spells out.
+"""Parts of a model in fewer operations on a GPU, in place of what transformers spells out: RMS norms, gated MLPs, rotary
+positions.
 
 What the spelled-out operations keep for the backward pass is larger than what the fused ones keep: a norm's input in
 fp32, and silu(gate) beside gate. Which modules may be replaced is not looked up by class but tried, each norm and one MLP
 of each kind on random numbers (some families multiply by 1 + weight, some not at all, some scale in between); what gives
-other results stays as it is. Zhang & Sennrich 2019, arXiv:1910.07467; Shazeer 2020, arXiv:2002.05202.
+other results stays as it is. Zhang & Sennrich 2019, arXiv:1910.07467; Shazeer 2020, arXiv:2002.05202; Su et al. 2021,
+arXiv:2104.09864.
 
 Comes from: `loading`, once per base.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from types import FunctionType, MethodType
 from typing import Any, cast
 
 import torch
@@ -23,7 +26,11 @@ from engine.models import kernels
 TOLERANCE = 2.0**-6
 """Largest difference, relative to the largest value: a few roundings of bfloat16."""
 
+ROTARY = "apply_rotary_pos_emb"
+"""What transformers calls the function, and every architecture's module has of its own."""
+
 Gated = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Rotated = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 def fuse(model: nn.Module, device: torch.device) -> None:
@@ -31,6 +38,7 @@ def fuse(model: nn.Module, device: torch.device) -> None:
     fuse_norms(model)
     if kernels.working(device):
         fuse_gates(model, kernels.gated)
+        fuse_rotary(model, kernels.rotated)
 
 
 def fuse_norms(model: nn.Module) -> int:
@@ -79,12 +87,71 @@ def _mlp(module: Any, gated: Gated, x: torch.Tensor) -> torch.Tensor:
     return module.down_proj(gated(module.gate_proj(x), module.up_proj(x)))
 
 
+def fuse_rotary(model: nn.Module, rotated: Rotated) -> int:
+    """Let every attention that turns queries and keys as `rotated` does have it done by that; returns how many.
+
+    transformers calls the function by its name in each architecture's module: the forward pass of each attention here
+    gets a copy of those names in which it is another one. Other models of the process keep theirs.
+    """
+    made: dict[Any, Callable[..., Any] | None] = {}
+    fused = 0
+    for module in model.modules():
+        forward = getattr(type(module), "forward", None)
+        if not isinstance(forward, FunctionType) or ROTARY not in forward.__code__.co_names:
+            continue
+        if forward not in made:
+            made[forward] = _with_rotary(forward, rotated, next(model.parameters()))
+        if (other := made[forward]) is not None:
+            vars(module)["forward"] = MethodType(other, module)
+            fused += 1
+    return fused
+
+
+def _with_rotary(forward: FunctionType, rotated: Rotated, like: torch.Tensor) -> Callable[..., Any] | None:
+    """`forward` with another function for rotary positions; None where that gives other results."""
+    spelled_out = forward.__globals__.get(ROTARY)
+    if spelled_out is None or not _turns_alike(spelled_out, rotated, like):
+        return None
+
+    def turned(
+        query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *more: Any, **named: Any
+    ) -> Any:
+        plain = not more and not named and query.ndim == 4 and cos.ndim == 3 and cos.dtype == query.dtype == key.dtype
+        if plain and query.shape[-1] == key.shape[-1] == cos.shape[-1] and cos.shape[-1] % 2 == 0:
+            return rotated(query, key, cos, sin)
+        return spelled_out(query, key, cos, sin, *more, **named)
+
+    other = FunctionType(
+        forward.__code__, {**forward.__globals__, ROTARY: turned}, forward.__name__, forward.__defaults__,
+        forward.__closure__,
+    )  # fmt: skip
+    other.__kwdefaults__ = forward.__kwdefaults__
+    return other
+
+
+@torch.no_grad()
+def _turns_alike(spelled_out: Callable[..., Any], rotated: Rotated, like: torch.Tensor) -> bool:
+    draw = torch.Generator().manual_seed(0)
+    shapes = ((1, 4, 6, 16), (1, 2, 6, 16), (1, 6, 8))
+    query, key, angles = (torch.randn(shape, generator=draw).to(like.device, like.dtype) for shape in shapes)
+    cos, sin = (torch.cat((x, x), -1) for x in (angles.cos(), angles.sin()))
+    try:
+        expected, found = spelled_out(query, key, cos, sin), rotated(query, key, cos, sin)
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):
+        return False
+    return all(a.shape == b.shape and _near(b, a) for a, b in zip(expected, found, strict=True))
+
+
 @torch.no_grad()
 def _same(module: Any, other: Callable[[torch.Tensor], torch.Tensor], width: Any, like: torch.Tensor) -> bool:
     """Whether `other` gives what `module` gives, for `width` numbers of the type of `like`."""
     x = torch.randn(4, width, generator=torch.Generator().manual_seed(0)).to(like.device, like.dtype) * 3.0
     try:
-        expected, found = module(x).float(), other(x).float()
+        expected, found = module(x), other(x)
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):
         return False  # it wants more than its input
-    return bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max())
+    return _near(found, expected)
+
+
+def _near(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    return bool((found.float() - expected.float()).abs().max() <= TOLERANCE * expected.float().abs().max())

@@ -1,10 +1,10 @@
-"""Two Triton kernels for NVIDIA GPUs, each one pass over memory where torch needs several. torch's CUDA build brings Triton.
+"""Triton kernels for NVIDIA GPUs, each one pass over memory where others need several. torch's CUDA build brings Triton.
 
 Where Triton is missing, finds no C compiler, or computes something else than torch does, `working` is None and torch's
 own operations are used.
 
-Comes from: `loss` (softmax and its gradient over a large vocabulary, as in Liger Kernel, arXiv:2410.10989) and `fusing`
-(SwiGLU, arXiv:2002.05202).
+Comes from: `loss` (softmax and its gradient over a large vocabulary, as in Liger Kernel, arXiv:2410.10989), `fusing`
+(SwiGLU, arXiv:2002.05202; rotary positions, arXiv:2104.09864) and `products` (4-bit weights, arXiv:2305.14314).
 """
 
 from __future__ import annotations
@@ -55,7 +55,39 @@ def proved(device: torch.device) -> bool:
     out.backward(upward)
     pairs = [(found, nll), (logits, exact.grad), (out, wanted)]
     pairs += [(x.grad, y.grad) for x, y in zip(inputs, wanted_inputs, strict=True)]
-    return all(_near(a, b) for a, b in pairs)
+    return all(_near(a, b) for a, b in [*pairs, *_rotations(device)])
+
+
+def _rotations(device: torch.device) -> list[tuple[Any, Any]]:
+    """What `rotated` gives, forwards and backwards, beside what it is by its definition."""
+    draw = torch.Generator().manual_seed(0)
+    shapes = ((2, 3, 5, 24), (2, 1, 5, 24), (1, 5, 24), (1, 5, 24))
+    query, key, cos, sin = (torch.randn(shape, generator=draw).to(device, torch.bfloat16) for shape in shapes)
+    exact = [x.float().requires_grad_() for x in (query, key)]
+    found = [x.clone().requires_grad_() for x in (query, key)]
+    wanted = [x * cos.float() + torch.cat((-x[..., 12:], x[..., :12]), -1) * sin.float() for x in exact]
+    turned = rotated(found[0], found[1], cos, sin)
+    for results in (wanted, turned):
+        sum((x * x).sum() for x in results).backward()  # type: ignore[union-attr]
+    return [*zip(turned, wanted, strict=True), *((x.grad, y.grad) for x, y in zip(found, exact, strict=True))]
+
+
+@functools.cache
+def dequantizes(device: torch.device) -> bool:
+    """Whether `dequantized` gives the bits that bitsandbytes gives on this device, tried once."""
+    if not working(device):
+        return False
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    try:
+        weight = torch.randn(192, 448, generator=torch.Generator().manual_seed(0)).to(device, torch.bfloat16)
+        for code, double in (("nf4", True), ("nf4", False), ("fp4", True)):
+            packed, state = quantize_4bit(weight, blocksize=64, compress_statistics=double, quant_type=code)
+            if not torch.equal(dequantized(packed, state), dequantize_4bit(packed, state)):
+                return False
+    except Exception:  # as in `working`
+        return False
+    return True
 
 
 def _near(a: Any, b: Any) -> bool:
@@ -89,6 +121,65 @@ class _Gated(torch.autograd.Function):
         of_gate, of_up, upward = torch.empty_like(gate), torch.empty_like(up), upward.contiguous()
         _gate_gradient[_grid(gate)](gate, up, upward, of_gate, of_up, gate.numel(), SMALL_BLOCK)
         return of_gate, of_up
+
+
+def rotated(
+    query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rotary positions: x cos + (-x2, x1) sin, for x = (x1, x2) of each head; nothing of x is kept for the backward pass.
+
+    Args:
+        query, key: (batch, heads, T, width), of a layout in memory of (batch, T, heads, width), or copied into it.
+        cos, sin: (batch or 1, T, width).
+    """
+    return _Rotated.apply(query, key, cos.contiguous(), sin.contiguous())  # type: ignore[return-value]
+
+
+class _Rotated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> Any:
+        ctx.save_for_backward(cos, sin)
+        return _rotations_of(query, key, cos, sin, backwards=False)
+
+    @staticmethod
+    def backward(ctx: Any, of_query: torch.Tensor, of_key: torch.Tensor) -> Any:  # type: ignore[override]
+        return *_rotations_of(of_query, of_key, *ctx.saved_tensors, backwards=True), None, None
+
+
+def _rotations_of(
+    query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, backwards: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    query, key = query.transpose(1, 2).contiguous(), key.transpose(1, 2).contiguous()
+    new_query, new_key = torch.empty_like(query), torch.empty_like(key)
+    batch, tokens, heads, width = query.shape
+    half, fewer = width // 2, key.shape[2]
+    _rotate[(batch * tokens,)](
+        query, key, new_query, new_key, cos, sin, cos.shape[0] * tokens, heads, fewer, half, backwards,
+        _power_of_2(heads), _power_of_2(fewer), _power_of_2(half),
+    )  # fmt: skip
+    return new_query.transpose(1, 2), new_key.transpose(1, 2)
+
+
+def _power_of_2(count: int) -> int:
+    return 1 << (count - 1).bit_length()
+
+
+def dequantized(packed: torch.Tensor, state: Any) -> torch.Tensor:
+    """The weight, (out, in) in the type it was quantized from, of bitsandbytes' 4 bits: `dequantize_4bit`, to the bit.
+
+    Args:
+        packed: two weights a byte. state: its `QuantState`, nested (double quantization) or not.
+    """
+    out = torch.empty(state.shape, dtype=state.dtype, device=packed.device)
+    scales = (
+        (state.absmax, state.state2.code, state.state2.absmax, state.offset) if state.nested else (state.absmax,) * 4
+    )
+    count = packed.numel()
+    _dequantize[(-(-count // SMALL_BLOCK),)](
+        packed, state.code, *scales, out, count, state.blocksize // 2, state.state2.blocksize if state.nested else 1,
+        state.nested, SMALL_BLOCK, enable_fp_fusion=False,
+    )  # fmt: skip
+    return out
 
 
 def _grid(x: torch.Tensor) -> tuple[int]:
@@ -137,3 +228,55 @@ if triton is not None:
         s = tl.sigmoid(g)
         tl.store(of_up + places, (d * g * s).to(of_up.dtype.element_ty), mask=inside)
         tl.store(of_gate + places, (d * u * s * (1.0 + g * (1.0 - s))).to(of_gate.dtype.element_ty), mask=inside)
+
+    @triton.jit
+    def _turn(x, out, row, c1, c2, s1, s2, heads, half, backwards, block: tl.constexpr, columns):  # pyright: ignore[reportInvalidTypeForm]
+        head = tl.arange(0, block)[:, None]
+        first = (row * heads + head) * 2 * half + columns
+        inside = (head < heads) & (columns < half)
+        x1 = tl.load(x + first, mask=inside).to(tl.float32)
+        x2 = tl.load(x + first + half, mask=inside).to(tl.float32)
+        if backwards:
+            y1 = x1 * c1 + x2 * s2
+            y2 = x2 * c2 - x1 * s1
+        else:
+            y1 = x1 * c1 - x2 * s1
+            y2 = x2 * c2 + x1 * s2
+        tl.store(out + first, y1.to(out.dtype.element_ty), mask=inside)
+        tl.store(out + first + half, y2.to(out.dtype.element_ty), mask=inside)
+
+    @triton.jit(do_not_specialize=["angles"])
+    def _rotate(
+        query, key, new_query, new_key, cos, sin, angles, heads: tl.constexpr, fewer: tl.constexpr, half: tl.constexpr,  # pyright: ignore[reportInvalidTypeForm]
+        backwards: tl.constexpr, block: tl.constexpr, small: tl.constexpr, wide: tl.constexpr,  # pyright: ignore[reportInvalidTypeForm]
+    ):  # fmt: skip
+        """A program a token, for all its heads."""
+        row = tl.program_id(0).to(tl.int64)
+        columns = tl.arange(0, wide)[None, :]
+        angle = (row % angles) * 2 * half + columns
+        inside = columns < half
+        c1 = tl.load(cos + angle, mask=inside).to(tl.float32)
+        c2 = tl.load(cos + angle + half, mask=inside).to(tl.float32)
+        s1 = tl.load(sin + angle, mask=inside).to(tl.float32)
+        s2 = tl.load(sin + angle + half, mask=inside).to(tl.float32)
+        _turn(query, new_query, row, c1, c2, s1, s2, heads, half, backwards, block, columns)
+        _turn(key, new_key, row, c1, c2, s1, s2, fewer, half, backwards, small, columns)
+
+    @triton.jit
+    def _dequantize(
+        packed, code, absmax, outer_code, outer_absmax, offset, out, count, bytes_a_scale: tl.constexpr,  # pyright: ignore[reportInvalidTypeForm]
+        scales_a_scale: tl.constexpr, nested: tl.constexpr, block: tl.constexpr,  # pyright: ignore[reportInvalidTypeForm]
+    ):  # fmt: skip
+        places = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+        inside = places < count
+        both = tl.load(packed + places, mask=inside, other=0).to(tl.int32)
+        at = places // bytes_a_scale
+        scale = tl.load(absmax + at, mask=inside, other=0)
+        if nested:
+            outer = tl.load(outer_absmax + at // scales_a_scale, mask=inside, other=0.0)
+            scale = tl.load(outer_code + scale.to(tl.int32)) * outer + tl.load(offset)
+        high = tl.load(code + (both >> 4)) * scale
+        low = tl.load(code + (both & 15)) * scale
+        values = tl.interleave(high, low).to(out.dtype.element_ty)
+        two = tl.program_id(0).to(tl.int64) * 2 * block + tl.arange(0, 2 * block)
+        tl.store(out + two, values, mask=two < 2 * count)

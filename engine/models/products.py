@@ -11,12 +11,18 @@ Comes from: a `Loaded` in training. Goes to: `training.loop`, around a micro-bat
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import linear
 
+from engine.models import kernels
 from engine.models.loaded import Loaded
+
+FEW_ROWS = 64
+"""Up to as many bitsandbytes multiplies by the 4 bits themselves."""
 
 
 class Products:
@@ -92,17 +98,31 @@ class _Layer:
         weight = self.base.weight
         state = getattr(weight, "quant_state", None)
         if state is not None:
-            from bitsandbytes.functional import dequantize_4bit
-
-            weight = dequantize_4bit(weight.data, state)
+            weight = self.dequantize(weight.data, state)
         return weight.to(dtype)
+
+    @property
+    def dequantize(self) -> Callable[[torch.Tensor, Any], torch.Tensor]:
+        """Of a 4-bit weight: the kernel where it runs, bitsandbytes' own elsewhere; both give the same bits."""
+        if kernels.dequantizes(self.a.device):
+            return kernels.dequantized
+        from bitsandbytes.functional import dequantize_4bit
+
+        return dequantize_4bit
+
+    def of_base(self, flat: torch.Tensor) -> torch.Tensor:
+        """The frozen layer's output; on a GPU without bitsandbytes' way there, which takes longer than the kernels run."""
+        state = getattr(self.base.weight, "quant_state", None)
+        if state is not None and len(flat) > FEW_ROWS and kernels.dequantizes(flat.device):
+            return linear(flat, self.weight(flat.dtype), self.base.bias)
+        return self.base(flat)
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, layer: _Layer) -> torch.Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        out, down = layer.base(flat), flat @ layer.thin_a.T
+        out, down = layer.of_base(flat), flat @ layer.thin_a.T
         out.addmm_(down, layer.thin_b.T, alpha=1.0 / layer.scaling)
         ctx.save_for_backward(flat, down)
         ctx.layer, ctx.shape = layer, x.shape

@@ -151,6 +151,39 @@ def test_a_gated_mlp_is_that_of_the_model_or_is_left_alone(
     assert len(asked) == fused
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rotary_positions_are_those_of_the_model_or_are_left_alone(load: Callable[..., Loaded], family: str) -> None:
+    loaded = load(family)
+    ids, asked = torch.tensor([PROMPT, PROMPT[::-1]]), []
+    expected = loaded.causal(input_ids=ids).logits
+
+    def turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        left, right = x.chunk(2, -1)
+        return x * cos[:, None] + torch.cat((-right, left), -1) * sin[:, None]
+
+    def rotated(
+        query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        asked.append(1)
+        return turn(query, cos, sin), turn(key, cos, sin)
+
+    fused = fusing.fuse_rotary(loaded.causal, rotated)
+    assert bool(fused) == (family != "gpt2")
+    asked.clear()
+    assert relative(loaded.causal(input_ids=ids).logits, expected) < 1e-5
+    assert len(asked) == (0 if family == "gpt_neox" else fused), "gpt_neox turns a part of each head alone"
+    other = type(loaded.causal)(loaded.causal.config)
+    other(input_ids=ids)
+    assert len(asked) in (0, fused), "another model of the process is left as it is"
+
+
+@torch.no_grad()
+def test_rotary_positions_of_another_kind_are_left_alone(load: Callable[..., Loaded]) -> None:
+    loaded = load("llama")
+    assert not fusing.fuse_rotary(loaded.causal, lambda query, key, cos, sin: (query * 2, key))
+
+
 @pytest.mark.parametrize("order", [[None, "a", "b", "c"], ["a", "a", "b"], [None, None, "c"], ["a", None, "b"]])
 def test_lanes_in_one_product_are_those_of_each_adapter(tmp_path: Path, order: list[str | None]) -> None:
     configs = {"a": {}, "b": {"lora_alpha": 32}, "c": {"target_modules": ["q_proj"]}}
@@ -202,6 +235,7 @@ def test_segments_of_one_length_as_a_batch_are_attention_in_each() -> None:
 @cuda
 def test_the_kernels_give_what_torch_gives() -> None:
     assert kernels.proved(torch.device("cuda"))
+    assert kernels.dequantizes(torch.device("cuda"))
 
 
 def test_without_a_gpu_the_kernels_are_not_used() -> None:
