@@ -5,11 +5,13 @@
     checks[:WORD]       the engine's promises on this device (checks.py), or those with WORD in their name
     train:SHAPE:QUANT   training against transformers.Trainer + PEFT, and a profile of ours (speed.py);
                         with `:alone` at its end only ours
+    long:SHAPE:QUANT    the same with rows of 8,192 tokens, one a step
     room:8b             the memory that NF4 takes at a length of 1,024
     side:SHAPE:QUANT    base and adapters side by side against PEFT (sidebyside.py)
 
-SHAPE is 1b (Llama-3.2-1B) or 8b (Qwen3-8B), QUANT none (bf16) or nf4. `--tiny` runs everything on the CPU with models of
-two layers, to see that the scripts work. A part's results are in FOLDER/results.json as soon as it is done.
+SHAPE is 1b (Llama-3.2-1B), 8b (Qwen3-8B) or 32b (Qwen3-32B, whose 66 GB have to fit into memory), QUANT none (bf16) or nf4.
+`--tiny` runs everything on the CPU with models of two layers, to see that the scripts work. A part's results are in
+FOLDER/results.json as soon as it is done.
 """
 
 from __future__ import annotations
@@ -37,12 +39,12 @@ from speed import Facts, clear
 PARTS = [
     "checks", "train:1b:none", "train:1b:nf4", "side:1b:nf4", "train:8b:none", "train:8b:nf4", "room:8b", "side:8b:nf4",
 ]  # fmt: skip
-PER_STEP = {"1b": 16, "8b": 16}
-LONG = {"1b": 4, "8b": 2}
+PER_STEP = 16
+LONG = {"1b": 4, "8b": 2, "32b": 1}
 
 
 class Bases:
-    """Random bases, written when first asked for and kept until the end."""
+    """Random bases, written when asked for; one is kept until another is asked for."""
 
     def __init__(self, device: str, tiny: bool) -> None:
         memory = Path("/dev/shm")
@@ -53,6 +55,7 @@ class Bases:
     def path(self, shape: str) -> Path:
         base = self.folder / shape
         if not base.exists():
+            shutil.rmtree(self.folder)
             started = time.perf_counter()
             write_base(base, shape_of(shape, self.tiny), self.device)
             print(f"wrote {shape} in {time.perf_counter() - started:.1f} s", flush=True)
@@ -61,7 +64,7 @@ class Bases:
 
 def train(bases: Bases, name: str, quantization: str, out: Path, args: argparse.Namespace, alone: str = "") -> Facts:
     base, shape, device = bases.path(name), shape_of(name, args.tiny), bases.device
-    steps, per_step = (3, 4) if args.tiny else (args.steps, PER_STEP[name])
+    steps, per_step = (3, 4) if args.tiny else (args.steps, PER_STEP)
     options = {"steps": steps, "examples_per_step": per_step, "micro_batch_tokens": 16384}
     rows = rows_like_gsm8k(steps * per_step)
     project, loaded, seconds = speed.load_ours(base, quantization, device, **options)
@@ -92,6 +95,22 @@ def train(bases: Bases, name: str, quantization: str, out: Path, args: argparse.
     return facts
 
 
+def long(bases: Bases, name: str, quantization: str, args: argparse.Namespace, alone: str = "") -> Facts:
+    """Rows of 8,192 tokens, one a step."""
+    base, shape, device = bases.path(name), shape_of(name, args.tiny), bases.device
+    length, steps = (128, 3) if args.tiny else (8192, 6)
+    options = {"steps": steps, "examples_per_step": 1, "micro_batch_tokens": length, "max_length": length}
+    project, loaded, seconds = speed.load_ours(base, quantization, device, **options)
+    rows = rows_of(steps, length)
+    facts: Facts = {"load s": seconds, "ours": speed.ours(loaded, project, rows, shape, device)}
+    del loaded
+    clear(device)
+    if not alone:
+        causal = speed.load_theirs(base, quantization, device)
+        facts["trainer, tuned"] = speed.theirs(causal, project, rows, shape, device, True, steps)
+    return facts
+
+
 def room(bases: Bases, name: str, args: argparse.Namespace) -> Facts:
     """What NF4 at a length of 1,024 takes, a row at a time, with activations recomputed and not."""
     base, shape, device = bases.path(name), shape_of(name, args.tiny), bases.device
@@ -107,21 +126,8 @@ def room(bases: Bases, name: str, args: argparse.Namespace) -> Facts:
         project, loaded, _ = speed.load_ours(base, "nf4", device, **options)
         peak_of_loading = speed.memory_facts(device)
         found[label] = speed.ours(loaded, project, rows, shape, device) | {"while loading": peak_of_loading}
-        found[label]["predicted GB"] = predicted(project, base, device)
         del loaded
     return found
-
-
-def predicted(project: Any, base: Path, device: str) -> dict[str, float]:
-    """What the preflight says such a run takes, in GB, by part."""
-    from engine import estimate
-    from engine.store import Workspace
-
-    longest = rows_of(1, 1024)[0][0]
-    said = estimate.of_project(
-        project, Workspace(base), "cuda" if device == "cuda" else "cpu", len(longest), len(longest)
-    )
-    return {p.name: round(p.bytes / 1e9, 3) for p in said.parts} | {"all": round(said.total / 1e9, 3)}
 
 
 def side(bases: Bases, name: str, quantization: str, args: argparse.Namespace) -> Facts:
@@ -151,6 +157,8 @@ def one(part: str, bases: Bases, out: Path, args: argparse.Namespace) -> Any:
         return checks.all_checks(Path(tempfile.mkdtemp()), bases.device, args.tiny, *rest)
     if kind == "train":
         return train(bases, rest[0], rest[1], out, args, *rest[2:])
+    if kind == "long":
+        return long(bases, rest[0], rest[1], args, *rest[2:])
     if kind == "room":
         return room(bases, rest[0], args)
     return side(bases, rest[0], rest[1], args)

@@ -74,13 +74,31 @@ def ours(loaded: Any, project: Any, rows: list[Any], shape: Facts, device: str) 
     said: list[Any] = []
     training = training_of(loaded, project, rows, said.append)
     clear(device)
+    before = preflight(training, project, device)
     training.run()
     steps = [e for e in said if isinstance(e, events.Step)]
     notes = [e.text for e in said if isinstance(e, events.Note)]
     seconds, tokens = [s.seconds for s in steps], [s.tokens for s in steps]
     trained = sum(p.numel() for _, p in loaded.parameters())
     in_order = [[rows[i] for i in training.order.at(n).examples] for n in range(len(steps))]
-    return _facts(seconds, tokens, [s.loss for s in steps], in_order, shape, trained, device) | {"notes": notes}
+    return _facts(seconds, tokens, [s.loss for s in steps], in_order, shape, trained, device) | {
+        "notes": notes, "preflight GB": before,
+    }  # fmt: skip
+
+
+def preflight(training: Any, project: Any, device: str) -> Facts:
+    """What is said of memory before the first step: estimated by part, and measured (torch's share) in GB."""
+    from engine import estimate
+    from engine.store import Workspace
+    from engine.training import probe
+
+    steps = [[len(training.examples[i]) for i in training.order.at(n).examples] for n in range(training.steps)]
+    base, kind = Workspace(Path(project.model.base)), "cuda" if device == "cuda" else "cpu"
+    said = estimate.of_project(project, base, kind, max(map(sum, steps)), max(map(max, steps)))
+    measured = probe.measure(training)
+    return {p.name: round(p.bytes / 1e9, 3) for p in said.parts} | {
+        "estimated": round(said.total / 1e9, 3), "measured": (measured.bytes or 0) / 1e9, "tokens": measured.tokens,
+    }  # fmt: skip
 
 
 def _facts(
