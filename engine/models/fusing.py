@@ -38,6 +38,7 @@ def fuse(model: nn.Module, device: torch.device) -> None:
     fuse_norms(model)
     if kernels.working(device):
         fuse_gates(model, kernels.gated)
+    if kernels.rotates(device):
         fuse_rotary(model, kernels.rotated)
 
 

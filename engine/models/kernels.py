@@ -1,7 +1,7 @@
 """Triton kernels for NVIDIA GPUs, each one pass over memory where others need several. torch's CUDA build brings Triton.
 
-Where Triton is missing, finds no C compiler, or computes something else than torch does, `working` is None and torch's
-own operations are used.
+Where Triton is missing, finds no C compiler, or a kernel computes something else than torch or bitsandbytes does, theirs
+are used: `working`, `rotates` and `dequantizes` have tried it.
 
 Comes from: `loss` (softmax and its gradient over a large vocabulary, as in Liger Kernel, arXiv:2410.10989), `fusing`
 (SwiGLU, arXiv:2002.05202; rotary positions, arXiv:2104.09864) and `products` (4-bit weights, arXiv:2305.14314).
@@ -38,7 +38,7 @@ def working(device: torch.device) -> bool:
 
 
 def proved(device: torch.device) -> bool:
-    """Compare both kernels with torch on small numbers."""
+    """Compare the softmax and SwiGLU with torch's on small numbers."""
     draw = torch.Generator().manual_seed(0)
     logits = (torch.randn(3, 9001, generator=draw) * 3).to(device, torch.bfloat16)
     targets = torch.tensor([0, 9000, 77], device=device)
@@ -55,7 +55,16 @@ def proved(device: torch.device) -> bool:
     out.backward(upward)
     pairs = [(found, nll), (logits, exact.grad), (out, wanted)]
     pairs += [(x.grad, y.grad) for x, y in zip(inputs, wanted_inputs, strict=True)]
-    return all(_near(a, b) for a, b in [*pairs, *_rotations(device)])
+    return all(_near(a, b) for a, b in pairs)
+
+
+@functools.cache
+def rotates(device: torch.device) -> bool:
+    """Whether `rotated` runs on this device and gives what it should, tried once."""
+    try:
+        return working(device) and all(_near(a, b) for a, b in _rotations(device))
+    except Exception:  # as in `working`
+        return False
 
 
 def _rotations(device: torch.device) -> list[tuple[Any, Any]]:
@@ -75,11 +84,11 @@ def _rotations(device: torch.device) -> list[tuple[Any, Any]]:
 @functools.cache
 def dequantizes(device: torch.device) -> bool:
     """Whether `dequantized` gives the bits that bitsandbytes gives on this device, tried once."""
-    if not working(device):
-        return False
-    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
-
     try:
+        if not working(device):
+            return False
+        from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
         weight = torch.randn(192, 448, generator=torch.Generator().manual_seed(0)).to(device, torch.bfloat16)
         for code, double in (("nf4", True), ("nf4", False), ("fp4", True)):
             packed, state = quantize_4bit(weight, blocksize=64, compress_statistics=double, quant_type=code)

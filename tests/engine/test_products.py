@@ -235,7 +235,7 @@ def test_segments_of_one_length_as_a_batch_are_attention_in_each() -> None:
 @cuda
 def test_the_kernels_give_what_torch_gives() -> None:
     assert kernels.proved(torch.device("cuda"))
-    assert kernels.dequantizes(torch.device("cuda"))
+    assert kernels.rotates(torch.device("cuda")) and kernels.dequantizes(torch.device("cuda"))
 
 
 def test_without_a_gpu_the_kernels_are_not_used() -> None:
