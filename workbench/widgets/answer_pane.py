@@ -7,7 +7,7 @@ four columns stream beside each other. What is shown comes from `models.compare_
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
@@ -18,8 +18,11 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.geometry import Region, Size
 from textual.message import Message
+from textual.reactive import Reactive
 from textual.scroll_view import ScrollView
+from textual.scrollbar import ScrollBar
 from textual.strip import Strip
+from textual.timer import Timer
 from textual.widgets import Static
 
 from workbench.models.compare_text import Line, Run, wrapped
@@ -31,6 +34,10 @@ LOOKS = ("prompt", "note", "wrong", "differs", "number", "more1", "more2", "more
 SLOW_FPS, LEAP = 20, 4
 """At so few frames a second (a slow link) a text that grows scrolls by a part of its height at once, not line by line:
 a scroll sends all lines anew."""
+BAR_SECONDS = 1.0
+"""How often the scroll bar of a text that grows is drawn: of most lines its thumb does not move by a cell."""
+MOST_DRAWN = 2_000
+"""Lines that are kept as they were drawn."""
 Block = tuple[Hashable, Callable[[], Sequence[Run]], bool]
 """A part of the text: what it depends on, what makes it where that has changed, whether a line is free above it."""
 
@@ -67,8 +74,10 @@ class AnswerText(ScrollView):
         self._width = 0
         self._lines: list[Line] = []
         self._styles: dict[str, Style] = {}
+        self._drawn: dict[tuple[Run, ...], Strip] = {}
         self._starts: list[int] = []
-        self._follow = True
+        self._follow, self._grows = True, False
+        self._bar_timer: Timer | None = None
 
     def show(self, blocks: list[Block]) -> None:
         """Show these; those whose key is as before are not made again."""
@@ -85,7 +94,7 @@ class AnswerText(ScrollView):
         if width < 1:
             return
         if width != self._width:
-            self._width, self._wrapped = width, {}
+            self._width, self._wrapped, self._drawn = width, {}, {}
         before, self._wrapped = self._wrapped, {}
         lines: list[Line] = []
         self._starts = []
@@ -105,7 +114,9 @@ class AnswerText(ScrollView):
         size = Size(width, max(len(lines), top + height) if self._follow else len(lines))
         self._resize_to(size)
         if self._follow:
+            self._grows = True
             self.scroll_to(y=top, animate=False, immediate=True)
+            self._grows = False
         if self.scroll_offset == offset:
             self._draw_again(old)
         else:
@@ -117,9 +128,19 @@ class AnswerText(ScrollView):
             return
         if self.show_vertical_scrollbar and size.height > self.container_size.height:
             self.set_reactive(AnswerText.virtual_size, size)
-            self.vertical_scrollbar.window_virtual_size = size.height
+            self._move_bar(ScrollBar.window_virtual_size, size.height)
         else:
             self.virtual_size = size
+
+    def _move_bar(self, what: Reactive[Any], value: float) -> None:
+        """Tell the scroll bar something that it shows a moment later."""
+        self.vertical_scrollbar.set_reactive(what, value)
+        if self._bar_timer is None:
+            self._bar_timer = self.set_timer(BAR_SECONDS, self._draw_bar)
+
+    def _draw_bar(self) -> None:
+        self._bar_timer = None
+        self.vertical_scrollbar.refresh()
 
     def _draw_again(self, old: list[Line]) -> None:
         """Draw the lines in sight that differ from those before: while text streams, often only the last one."""
@@ -142,7 +163,11 @@ class AnswerText(ScrollView):
             self.follow()
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        super().watch_scroll_y(old_value, new_value)
+        if self._grows and self.show_vertical_scrollbar:
+            self._move_bar(ScrollBar.position, new_value)
+            self.refresh(self.size.region)
+        else:
+            super().watch_scroll_y(old_value, new_value)
         self._follow = round(new_value) >= len(self._lines) - self.scrollable_content_region.height
 
     def on_resize(self) -> None:
@@ -150,7 +175,7 @@ class AnswerText(ScrollView):
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
-        self._styles = {}
+        self._styles, self._drawn = {}, {}
 
     def _style(self, look: str) -> Style:
         if look not in self._styles:
@@ -158,12 +183,31 @@ class AnswerText(ScrollView):
             self._styles[look] = base + self.get_component_rich_style(f"answer--{look}", partial=True) if look else base
         return self._styles[look]
 
+    def _line(self, y: int) -> Strip:
+        """What stands in a line in sight, with the margin at its left."""
+        number = y + self.scroll_offset.y
+        line = tuple(self._lines[number]) if number < len(self._lines) else ()
+        if (strip := self._drawn.get(line)) is None:
+            if len(self._drawn) >= MOST_DRAWN:
+                self._drawn.clear()
+            segments = [Segment(text, self._style(look)) for text, look in ((" ", ""), *line)]
+            width = self.scrollable_content_region.width + 1
+            strip = self._drawn[line] = Strip(segments).adjust_cell_length(width, self._style(""))
+        return strip
+
     def render_line(self, y: int) -> Strip:
-        number, width = y + self.scroll_offset.y, self.scrollable_content_region.width
-        if number >= len(self._lines):
-            return Strip.blank(width, self._style(""))
-        strip = Strip([Segment(text, self._style(look)) for text, look in self._lines[number]])
-        return strip.adjust_cell_length(width, self._style(""))
+        return self._line(y).crop(1)
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """The lines in sight. Textual's own way draws all of them anew whenever the text scrolls by one."""
+        if self.app.native_ansi_color:
+            return super().render_lines(crop)
+        strips = [self._line(y) for y in range(crop.y, crop.bottom)]
+        for line_filter in self.get_line_filters():
+            strips = [strip.apply_filter(line_filter, self.background_colors[1]) for strip in strips]
+        return (
+            strips if crop.column_span == (0, self.size.width) else [strip.crop(*crop.column_span) for strip in strips]
+        )
 
 
 class AnswerPane(Vertical):
