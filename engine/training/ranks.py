@@ -124,6 +124,8 @@ class Team(Ranks):
 
         def connect() -> None:
             try:
+                if self.device.type == "cuda":
+                    torch.cuda.set_device(self.device)  # each thread has its own
                 distributed.init_process_group(backend, **group)
             except Exception as error:
                 errors.append(error)
