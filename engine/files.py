@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from engine.errors import EngineError, WorkFailed
 from engine.text import size
@@ -59,8 +59,10 @@ def fsync(path: Path) -> None:
         os.close(fd)
 
 
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write `data` beside `path`, flush it to disk, and rename it into place. Of several writers the last one wins.
+@contextlib.contextmanager
+def file_atomic(path: Path) -> Iterator[BinaryIO]:
+    """A file beside `path` to write and read, flushed to disk and renamed into place when the block ends, removed when it
+    raises. Of several writers the last one wins.
 
     Raises:
         WorkFailed: the disk is full or the folder cannot be written; `path` is as it was.
@@ -70,8 +72,8 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _drop_abandoned(path)
         try:
-            with part.open("wb") as file:
-                file.write(data.encode() if isinstance(data, str) else data)
+            with part.open("w+b") as file:
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, path)
@@ -79,6 +81,12 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write `data` as `file_atomic` does. Raises what that does."""
+    with file_atomic(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
 
 
 def _drop_abandoned(path: Path) -> None:

@@ -114,8 +114,6 @@ def environments(launch: LaunchTable) -> list[dict[str, str]]:
     common["WORLD_SIZE"] = common["LOCAL_WORLD_SIZE"] = str(launch.processes)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     common.setdefault("OMP_NUM_THREADS", str(max(1, cores // launch.processes)))
-    if sys.platform == "linux":
-        common.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nobody else can reach it, and no name has to be resolved
     return [{**common, "RANK": str(n), "LOCAL_RANK": str(n)} for n in range(launch.processes)]
 
 

@@ -16,7 +16,7 @@ from engine.files import sha256, write_atomic, write_json
 from engine.store import Run
 from engine.tables import Project
 from engine.text import amount
-from engine.tokens.examples import cache_key
+from engine.tokens.stored import cache_key
 
 
 def write_run_json(run: Run, project: Project, data: Any, location: str) -> str:

@@ -15,7 +15,7 @@ from torch import nn
 
 from engine import network
 from engine.errors import InputError, WorkFailed
-from engine.models import attention, fusing, proof
+from engine.models import attention, bnb, fusing, proof
 from engine.models.loaded import Loaded
 from engine.models.tokenizer import base_location, hub_errors, load_tokenizer, quiet
 from engine.store import Workspace
@@ -70,6 +70,7 @@ def load(project: Project, workspace: Workspace) -> Loaded:
     from transformers import AutoModelForCausalLM
 
     quiet()
+    bnb.prepare()
     if project.launch.offline:
         network.settle(offline=True)
     if project.launch.threads:

@@ -24,7 +24,8 @@ from engine.rows.shapes import RowError, Shape
 from engine.store import Workspace
 from engine.tables import DataTable, Project
 from engine.tokens import prompts
-from engine.tokens.examples import Encoder, Example, cache_key, load_examples, save_examples
+from engine.tokens.examples import Encoder, Example
+from engine.tokens.stored import cache_key, load_examples, save_examples
 
 HUB = "hub:"
 

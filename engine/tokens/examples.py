@@ -13,17 +13,12 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-import io
 import itertools
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from engine.files import write_atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,49 +268,3 @@ def split_by_tokens(lengths: Sequence[int], limit: int) -> list[list[int]]:
         runs[-1].append(index)
         total += lengths[index]
     return runs
-
-
-def cache_key(parts: Iterable[str | bytes]) -> str:
-    """A name for what is made from `parts`: their SHA-256."""
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        digest.update(len(data).to_bytes(8, "little") + data)
-    return digest.hexdigest()
-
-
-_DIGEST_BYTES = 32
-
-
-def save_examples(path: Path, examples: Sequence[Example], extra: dict[str, Any]) -> None:
-    """Store examples in one file (a SHA-256, then a numpy .npz) with a JSON of what else belongs to them."""
-    meta = {"where": [e.where for e in examples], "reference": [e.reference for e in examples],
-            "cut": [e.cut for e in examples], "extra": extra}  # fmt: skip
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        ids=np.concatenate([e.ids for e in examples]) if examples else np.zeros(0, np.int32),
-        weights=np.concatenate([e.weights for e in examples]) if examples else np.zeros(0, np.float32),
-        lengths=np.array([len(e) for e in examples], np.int64),
-        meta=np.frombuffer(json.dumps(meta).encode(), np.uint8),
-    )
-    stored = buffer.getvalue()
-    write_atomic(path, hashlib.sha256(stored).digest() + stored)
-
-
-def load_examples(path: Path) -> tuple[list[Example], dict[str, Any]] | None:
-    """What `save_examples` stored, or None where there is no such file or it is damaged."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    if hashlib.sha256(memoryview(data)[_DIGEST_BYTES:]).digest() != data[:_DIGEST_BYTES]:
-        return None
-    with np.load(io.BytesIO(data[_DIGEST_BYTES:]), allow_pickle=False) as stored:
-        meta = json.loads(stored["meta"].tobytes())
-        ends = np.cumsum(stored["lengths"])[:-1]
-        ids, weights = np.split(stored["ids"], ends), np.split(stored["weights"], ends)
-    if not meta["where"]:
-        return [], meta["extra"]
-    made = zip(ids, weights, meta["where"], meta["reference"], meta["cut"], strict=True)
-    return [Example(*fields) for fields in made], meta["extra"]

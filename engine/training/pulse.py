@@ -119,7 +119,8 @@ class Pulse(threading.Thread):
     def end(self, error: BaseException | None) -> None:
         """Say the last words of this rank: that it is done, or why it failed."""
         self._over.set()
-        self.join(PULSE_SECONDS)
+        if self.ident is not None:  # it was started
+            self.join(PULSE_SECONDS)
         words: dict[str, Any] = {"ended": True}
         if isinstance(error, EngineError):
             lost = isinstance(error, RankLost)

@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -23,8 +24,9 @@ from typing import Any, TypeVar
 
 import torch
 
-from engine.errors import InputError, Stopped
+from engine.errors import InputError, Stopped, WorkFailed
 from engine.tokens.examples import Example
+from engine.training import interface
 from engine.training.pulse import Pulse, RankLost
 
 T = TypeVar("T")
@@ -103,15 +105,38 @@ class Team(Ranks):
     """
 
     def __init__(self, store: Any, number: int, count: int, device: torch.device) -> None:
-        from torch import distributed
-
         self.number, self.count, self.device = number, count, device
         self.store, self._calls = store, 0
         self.pulse = Pulse(store.clone(), number, count)
-        self._wait(lambda: store.check([f"pulse/{n}" for n in range(count)]), MEETING.total_seconds())
+
+    def meet(self) -> None:
+        """Wait for all ranks, and connect to them."""
+        from torch import distributed
+
+        limit = MEETING.total_seconds()
+        self._wait(lambda: self.store.check([f"pulse/{n}" for n in range(self.count)]), limit)
         self.pulse.start()
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        distributed.init_process_group(backend, store=store, rank=number, world_size=count, timeout=WAITING)
+        interface.settle(lambda words: self.gather([words]))
+        backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
+        group = {"store": self.store, "rank": self.number, "world_size": self.count, "timeout": WAITING}
+        # In a thread: gloo waits for a rank that is gone as long as for one that measures.
+        errors: list[Exception] = []
+
+        def connect() -> None:
+            try:
+                if self.device.type == "cuda":
+                    torch.cuda.set_device(self.device)  # each thread has its own
+                distributed.init_process_group(backend, **group)
+            except Exception as error:
+                errors.append(error)
+
+        connecting = threading.Thread(target=connect, name="connecting", daemon=True)
+        connecting.start()
+        self._wait(lambda: not connecting.is_alive(), limit)
+        if errors:
+            remedy = f"every machine must reach every other; {interface.VARIABLE} names the network interface to use"
+            problem = f"the ranks cannot connect: {str(errors[0]).splitlines()[0]}"
+            raise WorkFailed(problem, remedy=remedy) from errors[0]
 
     @property
     def words(self) -> str:
@@ -216,7 +241,7 @@ def joined(device: torch.device) -> Iterator[Team]:
         device: what this rank computes on.
 
     Raises:
-        InputError: the environment is not complete. RankLost: the others do not come.
+        InputError: the environment is not complete. WorkFailed: the others do not come, or cannot be reached.
     """
     from torch import distributed
 
@@ -228,6 +253,7 @@ def joined(device: torch.device) -> Iterator[Team]:
         raise InputError(problem, remedy=remedy) from error
     team = Team(store, number, count, device)
     try:
+        team.meet()
         yield team
     except BaseException as error:
         team.leave(error)

@@ -8,13 +8,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from engine.errors import InputError
 from engine.jobs import launching
 from engine.tables import LaunchTable
+from engine.training import interface
 from tests.engine.commandline import ROOT
 
 Scenarios = dict[str, dict[str, Any]]
@@ -124,6 +127,29 @@ def test_cores_are_shared_unless_the_user_has_said(monkeypatch: pytest.MonkeyPat
     }
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert launching.environments(LaunchTable(processes=3))[0]["OMP_NUM_THREADS"] == "5"
+
+
+def test_ranks_speak_over_the_interface_on_which_they_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    nics = {"lo": ["127.0.0.1", "::1"], "eth0": ["10.0.0.1", "fe80::1%eth0"], "eth1": ["10.1.0.1"]}
+    found = {name: [SimpleNamespace(address=each) for each in addresses] for name, addresses in nics.items()}
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: found)
+    local, away = ("127.0.0.1", "127.0.0.1"), ("10.1.0.2", "10.1.0.1")
+    assert interface._choose("127.0.0.1", [local, local]) == "lo"
+    # Many machines know their own name as an address of loopback; the others say at which they find it.
+    assert interface._choose("127.0.1.1", [("127.0.1.1", "127.0.1.1"), away]) == "eth1"
+    assert interface._choose("10.1.0.1", [("10.1.0.1", "10.1.0.1"), away]) == "eth1"
+    assert interface._choose("fe80::1", []) == "eth0"
+    assert interface._choose("", [away]) == "eth1"
+    assert interface._choose("192.0.2.1", [away]) is None
+
+
+def test_what_the_user_says_about_interfaces_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv(interface.VARIABLE, "ib0")
+    interface.settle(lambda words: [words])
+    assert os.environ[interface.VARIABLE] == "ib0"
+    monkeypatch.setenv("MASTER_ADDR", "nowhere.invalid")
+    assert interface.way_to("nowhere.invalid") == ("", "")
 
 
 @pytest.mark.parametrize("ends", ["kill -9 $$", "exit 3"])

@@ -10,37 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from engine import events
 from engine.store import Run
-from tests.engine.commandline import ROOT, Call, document, pairs, subprocess_of, write_project, write_rows
-
-MINUTE = 60.0
-
-PROJECT = """
-[model]
-base = "{base}"
-quantization = "none"
-dtype = "float32"
-[data]
-train = "data/demo.jsonl"
-test_fraction = 0.2
-[lora]
-r = 8
-[train]
-steps = 400
-examples_per_step = 5
-save_every = 20
-[launch]
-device = "cpu"
-processes = 2
-threads = 1
-offline = true
-"""
+from tests.engine.commandline import ROOT, Call, document, subprocess_of
+from tests.engine.ranking import MINUTE, STEPS, run_to_be, said, stand_in_tools, wait_for
 
 
 @pytest.fixture
@@ -48,21 +25,7 @@ def demo(call: Call, base_of: Callable[..., Path], monkeypatch: pytest.MonkeyPat
     """A project for two processes; returns its run to be."""
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-    write_rows(Path("data/demo.jsonl"), pairs(60))
-    write_project("demo", PROJECT.format(base=base_of("llama")))
-    return Run(Path("projects/demo/runs/0001").absolute())
-
-
-def said(run: Run, kind: type[Any]) -> list[Any]:
-    return [e for e in events.read(run.events)[0] if isinstance(e, kind)]
-
-
-def wait_for(what: Callable[[], Any], seconds: float = 2 * MINUTE) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
+    return run_to_be("demo", base_of("llama"))
 
 
 @pytest.fixture
@@ -92,7 +55,7 @@ def check_resumed(demo: Run, *options: str) -> None:
     out, err = process.communicate()
     assert process.returncode == 0, (out, err)
     assert said(demo, events.Started)[-1].resumed_from_step == newest
-    assert [e.step for e in said(demo, events.Step)][-(400 - newest) :] == list(range(newest + 1, 401))
+    assert [e.step for e in said(demo, events.Step)][-(STEPS - newest) :] == list(range(newest + 1, STEPS + 1))
     assert demo.state().state == "done" and (demo.adapter / "adapter_model.safetensors").is_file()
 
 
@@ -143,13 +106,9 @@ def test_the_batch_file_trains(demo: Run, tmp_path: Path) -> None:
     """Run as Slurm would on one machine: `srun` and `scontrol` are stand-ins, torchrun and the training are not."""
     made = subprocess_of("launch-script", "demo", "--slurm", "--json", "--set", "train.steps=4")
     out, _ = made.communicate()
-    tools = tmp_path / "tools"
-    for name, does in (("srun", 'exec "$@"'), ("scontrol", "printf 'localhost\\nother\\n'")):
-        tools.mkdir(exist_ok=True)
-        (tools / name).write_text(f"#!/bin/bash\n{does}\n")
-        (tools / name).chmod(0o755)
+    stand_in_tools(tmp_path / "tools", "localhost", "other")
     given = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "localhost,other"}
-    environment = {**os.environ, **given, "PYTHONPATH": str(ROOT), "PATH": f"{tools}:{os.environ['PATH']}"}
+    environment = {**os.environ, **given, "PYTHONPATH": str(ROOT), "PATH": f"{tmp_path / 'tools'}:{os.environ['PATH']}"}
     done = subprocess.run(
         ["bash", json.loads(out)["file"]], env=environment, capture_output=True, text=True, check=False
     )
@@ -174,7 +133,7 @@ def test_the_batch_file_says_what_launch_asks_for(demo: Run, call: Call) -> None
         f"--chdir={Path.cwd()}",
         "--output=lora-%j.log",
     ]
-    assert f"srun {sys.executable} -m torch.distributed.run" in text
+    assert f"srun --kill-on-bad-exit=1 {sys.executable} -m torch.distributed.run" in text
     assert '--nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node=8 --max-restarts=0' in text
     assert '--rdzv-backend=c10d --rdzv-endpoint="$head_node:$port"' in text
     assert f'--workspace {Path.cwd()} train {Path.cwd()}/projects/demo "$@"' in text

@@ -19,12 +19,10 @@ from engine.tokens.examples import (
     Example,
     Segment,
     best_fit_decreasing,
-    cache_key,
     collate,
-    load_examples,
-    save_examples,
     split_by_tokens,
 )
+from engine.tokens.stored import cache_key, load_examples, save_examples
 from tests.engine import tokenisers
 from tests.engine.tokenisers import BOS, EOS, IM_END, IM_START, KINDS, LOSSLESS, SPECIAL
 

@@ -48,7 +48,6 @@ def forked(count: int, act: Callable[[Ranks], Found]) -> list[Found]:
             children.append(child)
             continue
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(number), WORLD_SIZE=str(count))
-        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
         code = 0
         try:
             with joined(torch.device("cpu")) as team:
