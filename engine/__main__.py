@@ -377,6 +377,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     _share_cores()
     _allocate_in_segments()
+    _keep_few_products()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 still shows something
@@ -408,6 +409,12 @@ def _allocate_in_segments() -> None:
     """
     if not os.environ.keys() & {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}:
         os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
+
+
+def _keep_few_products() -> None:
+    """Let oneDNN keep the code of 64 products instead of 1,024: each shape of a batch has its own, a quarter of a megabyte,
+    and in generation and training few come again later."""
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
 if __name__ == "__main__":
