@@ -135,6 +135,7 @@ def of_base(
     held, by = activations(base, project, tokens, width, device), "recomputed" if train.activation_checkpointing else ""
     parts = [
         Part("base", base_bytes(base, project, width), _base_words(base, project, width)),
+        *gathered(base, project, width),
         Part("adapter", 4 * trained * copies, f"{trained:,} parameters in fp32"),
         Part("gradients", 4 * trained, "as many fp32 numbers again"),
         Part("optimizer", *optimizer_bytes(base, project, trained)),
@@ -181,17 +182,47 @@ def matrix_bytes(matrix: Matrix, quantization: str, double: bool, width: int) ->
 
 
 def base_bytes(base: Architecture, project: Project, width: int) -> int:
-    """Bytes of the frozen base."""
-    model = project.model
+    """Bytes of the frozen base; where it is sharded, of what a process holds of it all the time."""
+    model, shares = project.model, _shares(project)
     each = (matrix_bytes(m, model.quantization, model.double_quantization, width) for m in base.matrices)
-    return sum(each) + base.others * width
+    divided = sum(_layer_weights(base, project, width))
+    return sum(each) + base.others * width - (divided - math.ceil(divided / shares))
+
+
+def _shares(project: Project) -> int:
+    """Among how many processes each layer's weights are divided."""
+    launch = project.launch
+    return launch.processes * launch.machines if launch.strategy == "fsdp" else 1
+
+
+def _layer_weights(base: Architecture, project: Project, width: int) -> list[int]:
+    """Bytes of each layer's matrices that can be divided: without the scales of 4-bit weights, which every process has."""
+    layers: dict[int, int] = {}
+    for m in base.matrices:
+        if m.layer is not None:
+            packed = project.model.quantization in ("nf4", "fp4") and m.linear
+            layers[m.layer] = layers.get(m.layer, 0) + (math.ceil(m.elements / 2) if packed else m.elements * width)
+    return list(layers.values())
+
+
+def gathered(base: Architecture, project: Project, width: int) -> list[Part]:
+    """Where the base is sharded: the layers that are whole at once, one that computes and the next, and a copy of one
+    on its way (FSDP2 gathers into a buffer, and copies the parameters out of it)."""
+    shares = _shares(project)
+    if shares == 1:
+        return []
+    return [
+        Part("gathered layers", 3 * max(_layer_weights(base, project, width), default=0), "two layers, and a buffer")
+    ]
 
 
 def _base_words(base: Architecture, project: Project, width: int) -> str:
+    shares = _shares(project)
+    by = "" if shares == 1 else f"; layers divided by {shares}, embeddings, head and scales whole"
     if project.model.quantization == "none":
-        return f"{base.parameters:,} weights of {width} bytes"
+        return f"{base.parameters:,} weights of {width} bytes{by}"
     share = sum(m.elements for m in base.linear)
-    return f"{share:,} of {base.parameters:,} weights in {project.model.quantization}, the rest of {width} bytes"
+    return f"{share:,} of {base.parameters:,} weights in {project.model.quantization}, the rest of {width} bytes{by}"
 
 
 def optimizer_bytes(base: Architecture, project: Project, trained: int) -> tuple[int, str]:

@@ -230,10 +230,12 @@ def _contradictions(tables: dict[str, Table], places: Places) -> list[Mistake]:
 
     model, data, lora, train, evaluation = (tables.get(n) for n in ("model", "data", "lora", "train", "eval"))
     launch = tables.get("launch")
-    if isinstance(launch, LaunchTable) and launch.strategy == "fsdp":
+    sharded = isinstance(launch, LaunchTable) and launch.strategy == "fsdp"
+    if sharded and isinstance(model, ModelTable) and model.quantization == "int8":
         wrong(
             ("launch", "strategy"),
-            '`launch.strategy = "fsdp"` is not built yet: every process holds the whole base; use "data"',
+            '`launch.strategy = "fsdp"` cannot divide int8 weights, which bitsandbytes holds outside of the parameters; '
+            'use model.quantization = "nf4" or "none", or strategy = "data"',
         )
     if isinstance(data, DataTable) and data.test is not None and data.test_fraction > 0:
         wrong(("data", "test_fraction"), "`data.test` and `data.test_fraction` exclude each other; keep one")

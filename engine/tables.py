@@ -483,7 +483,7 @@ class LaunchTable(Table):
     )
     processes: int = key(
         1,
-        "Processes that train together on each machine, each with the whole base and a share of every step's rows.",
+        "Processes that train together on each machine, each with a share of every step's rows.",
         unit="processes",
         why="one a GPU is what helps; one process already uses all cores of a CPU",
         ge=1,
@@ -497,8 +497,9 @@ class LaunchTable(Table):
     )
     strategy: Literal["data", "fsdp"] = key(
         "data",
-        "What each process holds: data is the whole base, fsdp (not built yet) a part of it.",
-        why="each process trains on its own rows, and only the adapter's gradients are exchanged",
+        "What each of several processes holds of the base: all of it, or (fsdp) a part of every layer, for bases that do "
+        "not fit one card.",
+        why="only the adapter's gradients are exchanged; fsdp gathers every layer for every pass",
     )
 
 

@@ -255,7 +255,8 @@ class _Batch:
     def _take(self, writing: list[Writing], hidden: torch.Tensor) -> None:
         how = self.settings
         logits = self.loaded.head(hidden)
-        tokens = choose(logits, how.temperature, how.top_k, how.top_p, [w.uniform for w in writing])
+        chosen = choose(logits, how.temperature, how.top_k, how.top_p, [w.uniform for w in writing])
+        tokens = self.loaded.agreed(chosen)
         for w, token in zip(writing, tokens, strict=True):
             if not w.done:
                 w.take(token, how.stop_ids, self.on_token)

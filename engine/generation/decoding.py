@@ -222,7 +222,8 @@ def inference(loaded: Loaded) -> Iterator[None]:
     if training:
         loaded.causal.eval()
     try:
-        with torch.no_grad(), unpacked(loaded.causal), quick(loaded.causal):
+        whole = contextlib.nullcontext() if loaded.sharded else unpacked(loaded.causal)
+        with torch.no_grad(), whole, quick(loaded.causal):
             yield
     finally:
         for module in training:

@@ -78,11 +78,12 @@ def train(
     from engine.models.loading import choose_device
     from engine.models.tokenizer import tokenizer_of
     from engine.tokens import dataset
-    from engine.training import lora, needs
+    from engine.training import lora, needs, sharding
     from engine.training.loop import Training
     from engine.training.ranks import ALONE
 
     ranks = ranks or ALONE
+    divided = sharding.divides(project.launch.strategy, ranks)
     workspace = Workspace(folder.workspace)
     beside = beside or _Alone(run, project, workspace, emit)
     if wrong := needs.problems(project, choose_device(project.launch).type):
@@ -98,8 +99,11 @@ def train(
         raise InputError("the ranks have read different rows, or their tokenizers differ", remedy=remedy)
     if ranks.leads:
         dataset.store_ledger(run.path / "ledger.json", data)
-    loaded = beside.base()
+    loaded = load_base(project, workspace, emit, divided) if divided else beside.base()
     initial = lora.attach(loaded, project.lora, location, project.model.revision, project.train.seed)
+    if divided:
+        sharding.shard(loaded, project.model, ranks, choose_device(project.launch))
+        emit(events.Note(text=f"{sharding.words(loaded)}; no prompts while this trains"))
     made_from = ranks.from_lead(lambda: record.write_run_json(run, project, data, location))
     unseen = data.test.examples if data.test else []
 
@@ -108,7 +112,10 @@ def train(
         scores = matrix.score(loaded, chosen, scope="completion", window=0, batch_tokens=project.eval.batch_tokens)
         nll, tokens = sum(s.nll for s in scores), sum(s.tokens for s in scores)
         emit(scored("adapter", "test", nll, tokens, training.progress.step))
-        return nll / tokens
+        return ranks.from_lead(lambda: nll / tokens) if divided else nll / tokens
+
+    def sample(step: int) -> None:
+        _samples(loaded, project, data, run if ranks.leads else None, emit, step)
 
     training = Training(
         loaded,
@@ -118,8 +125,8 @@ def train(
         run.checkpoints,
         made_from,
         initial,
-        measure if unseen and ranks.leads else None,
-        (lambda step: _samples(loaded, project, data, run, emit, step)) if ranks.leads else None,
+        measure if unseen and (ranks.leads or divided) else None,
+        sample if ranks.leads or divided else None,
         stop,
         ranks=ranks,
     )
@@ -128,7 +135,8 @@ def train(
         emit(events.Note(text=f"going on after step {done} of {training.steps}"))
     _measure_memory(training, workspace, emit if ranks.leads else lambda event: None)
     with contextlib.ExitStack() as stack:
-        asked = stack.enter_context(beside.prompts(training, data.template)) if ranks.leads else None
+        asks = ranks.leads and not divided
+        asked = stack.enter_context(beside.prompts(training, data.template)) if asks else None
         reason = training.run(asked or (lambda: None))
     if reason == "stopped":
         raise Stopped(
@@ -199,13 +207,16 @@ def name_of(run: Run) -> str:
     return run.label.replace("/", "-")
 
 
-def load_base(project: Project, workspace: Workspace, emit: Emit) -> Any:
-    """`loading.load` with its stage events."""
+def load_base(project: Project, workspace: Workspace, emit: Emit, to_divide: bool = False) -> Any:
+    """`loading.load` with its stage events; `to_divide`: `loading.read` into RAM, for `sharding.shard`."""
+    import torch
+
     from engine.models import loading
 
     name = f"load {project.model.base} ({project.model.quantization})"
     emit(events.Stage(name=name, done=0, total=1))
-    loaded = loading.load(project, workspace)
+    ram = torch.device("cpu")
+    loaded = loading.read(project, workspace, ram) if to_divide else loading.load(project, workspace)
     emit(events.Stage(name=name, done=1, total=1))
     return loaded
 
@@ -236,8 +247,8 @@ def watch_prompts(project: Project, data: Any, how_many: int = 3) -> list[tuple[
     return made
 
 
-def _samples(loaded: Any, project: Project, data: Any, run: Run, emit: Emit, step: int) -> None:
-    """Answer the watch prompts with the weights of this moment, and keep the answers."""
+def _samples(loaded: Any, project: Project, data: Any, run: Run | None, emit: Emit, step: int) -> None:
+    """Answer the watch prompts with the weights of this moment, and keep the answers in `run`."""
     import json
 
     from engine.generation import answering
@@ -245,6 +256,8 @@ def _samples(loaded: Any, project: Project, data: Any, run: Run, emit: Emit, ste
     asked = watch_prompts(project, data)
     settings = answering.settings_from(project.generate, loaded, data.template.stop)
     answers = answering.complete(loaded, [ids for _, ids in asked], settings)
+    if run is None:
+        return
     with (run.path / "samples.jsonl").open("a", encoding="utf-8") as file:
         for (prompt, _), answer in zip(asked, answers, strict=True):
             file.write(json.dumps({"step": step, "prompt": prompt, "text": answer.text}, ensure_ascii=False) + "\n")

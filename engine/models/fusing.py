@@ -69,7 +69,7 @@ def _norm(module: Any, eps: float, x: torch.Tensor) -> torch.Tensor:
 def fuse_gates(model: nn.Module, gated: Gated = lambda gate, up: silu(gate) * up) -> int:
     """Let every MLP that is down(silu(gate(x)) * up(x)) compute the middle by `gated`; returns how many."""
     right: dict[type[nn.Module], bool] = {}
-    fused = 0
+    fused, like = 0, next((p for p in model.parameters() if p.is_floating_point() and not p.requires_grad), None)
     for module in model.modules():
         if not all(
             isinstance(getattr(module, name, None), nn.Module) for name in ("gate_proj", "up_proj", "down_proj")
@@ -77,7 +77,7 @@ def fuse_gates(model: nn.Module, gated: Gated = lambda gate, up: silu(gate) * up
             continue
         other, kind = functools.partial(_mlp, module, gated), type(module)
         if kind not in right:
-            right[kind] = _same(module, other, module.gate_proj.in_features, next(model.parameters()))  # type: ignore[union-attr]
+            right[kind] = like is not None and _same(module, other, module.gate_proj.in_features, like)  # type: ignore[union-attr]
         if right[kind]:
             vars(module)["forward"] = other
             fused += 1

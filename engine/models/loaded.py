@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ class Loaded:
         route: "varlen" (examples end to end) or "padded" (a row each); see `proof`.
         head: hidden states -> logits, the model's own scaling and capping included.
         base_changed: an adapter's initialisation took something out of the base's weights.
+        sharded: this process holds a part of each layer (see `training.sharding`): every pass is run by all ranks.
+        agreed: tokens chosen here -> those that all ranks go on with.
     """
 
     causal: Any
@@ -46,6 +48,8 @@ class Loaded:
     peft: Any = None
     names: dict[str, str] = field(default_factory=dict)
     base_changed: bool = False
+    sharded: bool = False
+    agreed: Callable[[list[int]], list[int]] = list
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property

@@ -67,6 +67,20 @@ def load(project: Project, workspace: Workspace) -> Loaded:
         InputError: it cannot be found or loaded, or the settings do not fit it.
         WorkFailed: it does not fit into memory.
     """
+    device = choose_device(project.launch)
+    loaded = read(project, workspace, device)
+    if device.type == "cuda":
+        fusing.fuse(loaded.causal, device)
+    settle(loaded, project.model)
+    return loaded
+
+
+def read(project: Project, workspace: Workspace, onto: torch.device) -> Loaded:
+    """The base of a project as `load` gives it, but on the device `onto`, and before `settle`.
+
+    Raises:
+        InputError, WorkFailed: see `load`.
+    """
     from transformers import AutoModelForCausalLM
 
     quiet()
@@ -76,8 +90,8 @@ def load(project: Project, workspace: Workspace) -> Loaded:
     if project.launch.threads:
         torch.set_num_threads(project.launch.threads)
     table = project.model
-    location, device = base_location(table, workspace), choose_device(project.launch)
-    dtype = choose_dtype(table.dtype, device)
+    location = base_location(table, workspace)
+    dtype = choose_dtype(table.dtype, choose_device(project.launch))
     tokenizer = load_tokenizer(location, table)
     attention.register()
     varlen = table.attention in ("auto", attention.NAME)
@@ -89,7 +103,7 @@ def load(project: Project, workspace: Workspace) -> Loaded:
                 trust_remote_code=table.trust_remote_code,
                 dtype=dtype,
                 quantization_config=quantization_config(table, dtype),
-                device_map={"": device},
+                device_map={"": onto},
                 attn_implementation=None if varlen else table.attention,
                 use_safetensors=True,
             )
@@ -105,13 +119,19 @@ def load(project: Project, workspace: Workspace) -> Loaded:
     causal.eval()
     causal.config.use_cache = False
     keep_quantized_weights_still(causal)
-    if device.type == "cuda":
-        fusing.fuse(causal, device)
-    loaded = Loaded(causal, tokenizer, location, device, dtype, table.quantization)
-    proof.prove(loaded, varlen)
+    return Loaded(causal, tokenizer, location, onto, dtype, table.quantization)
+
+
+def settle(loaded: Loaded, table: ModelTable) -> None:
+    """Find out the head and the route of a base that is where it will work.
+
+    Raises:
+        InputError: the architecture is not supported, or not with the attention that [model] asks for.
+    """
+    proof.prove(loaded, table.attention in ("auto", attention.NAME))
     if table.attention == attention.NAME and loaded.route != attention.NAME:
-        raise InputError('model.attention = "varlen" is not correct on this model', where=location, remedy='use "auto"')
-    return loaded
+        problem = 'model.attention = "varlen" is not correct on this model'
+        raise InputError(problem, where=loaded.location, remedy='use "auto"')
 
 
 def quantization_config(table: ModelTable, dtype: torch.dtype) -> Any:

@@ -97,6 +97,8 @@ class _Layer:
         """The frozen weight, (out, in)."""
         weight = self.base.weight
         state = getattr(weight, "quant_state", None)
+        if state is None:  # a weight that FSDP2 has gathered has lost it; the layer has not
+            state = getattr(self.base, "quant_state", None)
         if state is not None:
             weight = self.dequantize(weight.data, state)
         return weight.to(dtype)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from engine import events
@@ -165,21 +166,49 @@ class Training:
         own = hands[self.ranks.number]
         while True:
             self.optimizer.zero_grad(set_to_none=True)
-            parts = split_by_tokens([len(e) for e in own], self.micro_tokens)
+            split = [split_by_tokens([len(e) for e in hand], self.micro_tokens) for hand in hands]
+            parts = split[self.ranks.number]
             losses: list[torch.Tensor] = []
             for number, part in enumerate(parts):
                 torch.manual_seed(order.random_seed(self.train.seed, step, self.ranks.stream(number)))
-                share = memory.attempt(partial(self.backward, [own[i] for i in part], denominator))
+                share = self.attempt([own[i] for i in part], denominator)
                 if share is None:
                     break
                 losses.append(share)
                 self._tick(step, number + 1, len(parts))
                 yield
+            self.keep_company(max(map(len, split)) - len(parts))
             short = 0 if len(losses) == len(parts) else 1 if len(parts) < len(own) else 2
             short = self.ranks.highest(short)
             if not short:
                 return own, parts, losses
             self._halve(hands, alone=short == 2)
+
+    def attempt(self, examples: list[Example], denominator: float) -> torch.Tensor | None:
+        """`backward`, or None where memory ran out.
+
+        Raises:
+            WorkFailed: it did, and the base is sharded: the other ranks are in the middle of this pass.
+        """
+        share = memory.attempt(partial(self.backward, examples, denominator))
+        if share is None and self.loaded.sharded:
+            raise WorkFailed(
+                f"not enough memory for a micro-batch of {sum(map(len, examples))} tokens",
+                remedy="start a new run with fewer train.micro_batch_tokens or train.activation_checkpointing = true; "
+                'with launch.strategy = "fsdp" a step cannot be repeated in smaller ones',
+            )
+        return share
+
+    def keep_company(self, passes: int) -> None:
+        """Where the base is sharded: take part in passes of the other ranks, with no row of one's own and no gradient."""
+        if not self.loaded.sharded:
+            return
+        kept = [(p, p.grad) for _, p in self.loaded.parameters()]
+        self.optimizer.zero_grad(set_to_none=True)
+        for _ in range(passes):
+            self.attempt([Example(np.zeros(2, np.int32), np.zeros(2, np.float32))], 1.0)
+        for parameter, gradient in kept:
+            parameter.grad = gradient
 
     def backward(self, examples: list[Example], denominator: float) -> torch.Tensor:
         """Add a micro-batch's gradient; its share of the step's loss, still on the device."""

@@ -32,15 +32,17 @@ def measure(training: Training) -> Pass:
     """Run the largest micro-batch of this rank.
 
     Raises:
-        Whatever a forward and backward pass raises, but for too little memory.
+        Whatever a forward and backward pass raises; for too little memory only where `loop.Training.attempt` does.
     """
     examples, device = largest(training), training.loaded.device
+    training.loaded.causal.train()
     if not examples:  # more ranks than examples in a step
+        training.keep_company(1)
+        training.loaded.causal.eval()
         return Pass(0, 0, memory.peak_bytes(device))
     weights = float(sum(e.weights[1:].sum() for e in examples))
-    training.loaded.causal.train()
     try:
-        done = memory.attempt(lambda: training.backward(examples, weights))
+        done = training.attempt(examples, weights)
     finally:
         training.optimizer.zero_grad(set_to_none=True)
         training.loaded.causal.eval()

@@ -6,7 +6,8 @@
 Comes from: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, as `torchrun`, `accelerate launch` or
 `jobs.launching` set them. Goes to: `loop`, which asks a `Ranks` wherever more than one process would matter; in one
 process that does nothing. Rows are dealt from the order of one process, the denominator is that of the whole step, and
-gradients travel once a step in one buffer: an adapter is small. Rank 0 measures, writes and decides.
+gradients travel once a step in one buffer: an adapter is small. Rank 0 measures, writes and decides. Where the base
+is divided (`sharding`), all ranks run every pass together.
 """
 
 from __future__ import annotations
@@ -163,6 +164,15 @@ class Team(Ranks):
             # A parameter without a gradient on any rank has none: AdamW would let it decay.
             parameter.grad = gradient.view_as(parameter) if ranks else None
         return total[0]
+
+    def collect(self, whole: torch.Tensor, part: torch.Tensor) -> None:
+        """Fill `whole` with the parts of all ranks, end to end in their order; all are of one size."""
+        from torch import distributed
+
+        gather = (
+            getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor
+        )  # before torch 2.13
+        self._finish(lambda: gather(whole, part, async_op=True))
 
     def alike(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         from torch import distributed

@@ -78,7 +78,11 @@ def _train_as(
         run = folder.run(label)
         team.pulse.remedy = f"go on from its checkpoint: `loraworkbench train {folder.name} --resume {int(label)}`"
         project = spec.load(run.project_file, overrides if resume is not None else [])
-        launch = project.launch.model_copy(update={"device": str(device)})
+        here = {
+            "device": str(device),
+            "processes": max(1, team.count // project.launch.machines),
+        }  # torchrun may know better
+        launch = project.launch.model_copy(update=here)
         _train(folder, run, project.model_copy(update={"launch": launch}), resume is not None, console, team)
 
 

@@ -130,6 +130,21 @@ def test_the_base_takes_what_it_really_takes(base_of: BaseOf, family: str, quant
     assert estimate.base_bytes(architecture.read(base_of(family)), table, 4) == held(loaded.causal)
 
 
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_layers_are_divided_among_the_processes_and_nothing_else_is(base_of: BaseOf, quantization: str) -> None:
+    base = architecture.read(base_of("llama"))
+    whole, parts = (
+        estimate.of_base(base, project(model={"quantization": quantization}, launch=launch), "cpu", 200, 60)
+        for launch in ({"processes": 4}, {"processes": 2, "machines": 2, "strategy": "fsdp"})
+    )
+    weights = sum(m.elements for m in base.linear) * (
+        0.5 if quantization == "nf4" else estimate.element_bytes("auto", "cpu")
+    )
+    assert whole.of("base") - parts.of("base") == weights * 3 / 4
+    assert parts.of("gathered layers") == 3 * weights / base.layers and whole.of("gathered layers") == 0
+    assert "layers divided by 4" in next(p.how for p in parts.parts if p.name == "base")
+
+
 def held(model: Any) -> int:
     """Bytes of the parameters and of their scales, without the tables of the codes, which all layers share."""
     total = 0

@@ -28,9 +28,10 @@ def demo(call: Call, base_of: Callable[..., Path], monkeypatch: pytest.MonkeyPat
     return run_to_be("demo", base_of("llama"))
 
 
-@pytest.fixture
-def training(demo: Run) -> Iterator[subprocess.Popen[str]]:
+@pytest.fixture(params=["data", "fsdp"])
+def training(demo: Run, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
     """A training of two processes that has written its first checkpoint."""
+    write_project("demo", f'{Path("projects/demo/project.toml").read_text()}strategy = "{request.param}"\n')
     process = subprocess_of("train", "demo", stdin=subprocess.DEVNULL)
     try:
         wait_for(lambda: said(demo, events.Saved) or process.poll() is not None)
@@ -151,8 +152,8 @@ def test_what_cannot_be_started_is_said(demo: Run, call: Call, monkeypatch: pyte
     assert code == 2 and "--slurm" in err
     code, _, err = call("train", "demo", "--resume", "1", "--set", "launch.processes=1", "--set", "train.seed=3")
     assert code == 2 and "a run goes on as it began" in err
-    code, _, err = call("train", "demo", "--set", "launch.strategy=fsdp")
-    assert code == 2 and "not built yet" in err
+    code, _, err = call("train", "demo", "--set", "launch.strategy=fsdp", "--set", "model.quantization=int8")
+    assert code == 2 and "cannot divide int8 weights" in err
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "2")
     code, _, err = call("train", "demo")
