@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import statistics
 import sys
 import time
@@ -30,10 +31,12 @@ RANK, ALPHA, RATE = 16, 32, 2e-4
 
 @dataclass(frozen=True)
 class Row:
-    """Token ids of a problem; the first `prompt` of them, the question, are not supervised."""
+    """A problem's question and answer, and their token ids; the first `prompt` of them, the question's, are not supervised."""
 
     ids: list[int]
     prompt: int
+    question: str
+    answer: str
 
     @property
     def labels(self) -> list[int]:
@@ -46,7 +49,7 @@ class Job:
 
     Attributes:
         base: folder of the model in transformers' format. dtype: "float32" or "bfloat16". nf4: the base in 4 bits.
-        rows: in the order of the source's file. order: in which of our steps they come.
+        rows: some of the source's, in its order. order: in which of our steps they come.
         per_step: rows of an optimizer step. pack_length, packs: tokens of a pack, and packs of a step, where rows are packed.
     """
 
@@ -59,8 +62,6 @@ class Job:
     packs: int
     order: list[int]
     rows: list[Row]
-    source: list[dict[str, str]]
-    """`question` and `answer` of each row, for peers that tokenise by themselves."""
 
     @classmethod
     def read(cls, path: str) -> Job:
@@ -71,6 +72,14 @@ class Job:
     def in_order(self) -> list[Row]:
         """The rows as our steps take them: what a peer gets that would shuffle, so that its first step is ours."""
         return [self.rows[i] for i in self.order]
+
+    @property
+    def grouped(self) -> list[Row]:
+        """The rows in batches of like length, the batches shuffled: what `group_by_length` makes of thousands of rows."""
+        order = sorted(range(len(self.rows)), key=lambda i: len(self.rows[i].ids))
+        batches = [order[at : at + self.per_step] for at in range(0, len(order), self.per_step)]
+        random.Random(0).shuffle(batches)
+        return [self.rows[i] for batch in batches for i in batch]
 
     def lora(self) -> Any:
         """PEFT's configuration."""

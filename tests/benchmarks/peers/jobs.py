@@ -23,12 +23,10 @@ PACK_LENGTH, PACKS = 512, {"S": 5, "M": 3}  # the packs of a step hold about as 
 
 def make(folder: Path, source: Path, size: str, rows: int, dtype: str, nf4: bool, threads: int) -> common.Job:
     """Write the base and `job.json` into the folder."""
-    texts = read(source, max(2000, rows))
+    texts = read(source, 2000)
     base = make_base(folder / "base", size, texts)
-    taken, found = encode(base, texts, rows)
-    made = common.Job(
-        str(base), dtype, nf4, threads, PER_STEP[size], PACK_LENGTH, PACKS[size], [], found, [texts[i] for i in taken]
-    )
+    found = choose(encode(base, texts), rows, PER_STEP[size])
+    made = common.Job(str(base), dtype, nf4, threads, PER_STEP[size], PACK_LENGTH, PACKS[size], [], found)
     order = Order([len(row.ids) for row in found], project_of(made).train)
     made.order.extend(i for step in range(order.steps) for i in order.at(step).examples)
     (folder / "job.json").write_text(json.dumps(asdict(made)), encoding="utf-8")
@@ -63,21 +61,31 @@ def make_base(folder: Path, size: str, texts: list[dict[str, str]]) -> Path:
     return folder
 
 
-def encode(base: Path, texts: list[dict[str, str]], rows: int) -> tuple[list[int], list[common.Row]]:
-    """The first rows that fit into a pack, and where they are in the texts."""
+def encode(base: Path, texts: list[dict[str, str]]) -> list[common.Row]:
+    """The rows that fit into a pack."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base)
-    taken, made = [], []
-    for place, text in enumerate(texts):
+    made = []
+    for text in texts:
         question = tokenizer(text["question"] + "\n").input_ids
         ids = question + tokenizer(text["answer"] + "</s>").input_ids
         if len(ids) <= PACK_LENGTH:
-            taken.append(place)
-            made.append(common.Row(ids, len(question)))
-        if len(made) == rows:
-            break
-    return taken, made
+            made.append(common.Row(ids, len(question), text["question"], text["answer"]))
+    return made
+
+
+def choose(rows: list[common.Row], count: int, per_step: int) -> list[common.Row]:
+    """About `count` of the rows, in batches of like length from all over the lengths, in the order of the file.
+
+    `group_by_length` sorts 50 batches at a time. Of as few rows as are measured here it would make batches with much
+    padding; so 50 batches of the file are sorted, and every so many of these batches are taken, for all peers.
+    """
+    order = sorted(range(min(len(rows), 50 * per_step)), key=lambda i: len(rows[i].ids))
+    batches = [order[at : at + per_step] for at in range(0, len(order) - per_step + 1, per_step)]
+    wanted = min(len(batches), max(1, count // per_step))
+    taken = [batches[(2 * n + 1) * len(batches) // (2 * wanted)] for n in range(wanted)]
+    return [rows[i] for i in sorted(i for batch in taken for i in batch)]
 
 
 def project_of(job: common.Job) -> Any:

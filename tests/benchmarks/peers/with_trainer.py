@@ -7,24 +7,22 @@ from typing import Any
 
 import common
 
-VARIANTS = ("default", "grouped")
 
-
-def told(trainer: type, clock: common.Clock, sequential: bool) -> Any:
-    """The Trainer class, telling its steps; `sequential`: with the rows in the order given, where it would shuffle."""
+def told(trainer: type, clock: common.Clock) -> Any:
+    """The Trainer class, telling its steps, with the rows in the order given, which it would shuffle."""
     from torch.utils.data import SequentialSampler
 
     class Told(trainer):
         def training_step(self, model: Any, inputs: dict[str, Any], *given: Any, **named: Any) -> Any:
+            if not clock.trained:
+                clock.count(model)
             ids, labels = inputs["input_ids"], inputs["labels"]
             loss = super().training_step(model, inputs, *given, **named)
             clock.saw(ids, labels, loss)
             return loss
 
-        def _get_train_sampler(self, *given: Any, **named: Any) -> Any:
-            if sequential:
-                return SequentialSampler(self.train_dataset)
-            return super()._get_train_sampler(*given, **named)
+        def _get_train_sampler(self, *_: Any, **__: Any) -> Any:
+            return SequentialSampler(self.train_dataset)
 
     return Told
 
@@ -57,24 +55,13 @@ def run(job: common.Job, variant: str, clock: common.Clock) -> None:
     causal = job.causal()
     torch.manual_seed(0)
     model = get_peft_model(causal, job.lora())
-    clock.count(model)
-    grouped = variant == "grouped"
     rows = [
-        {"input_ids": row.ids, "attention_mask": [1] * len(row.ids), "labels": row.labels, "length": len(row.ids)}
-        for row in (job.rows if grouped else job.in_order)
+        {"input_ids": row.ids, "attention_mask": [1] * len(row.ids), "labels": row.labels}
+        for row in (job.grouped if variant == "grouped" else job.in_order)
     ]
-    arguments = TrainingArguments(
-        **settings(job),
-        **({"train_sampling_strategy": "group_by_length"} if grouped else {}),
-        remove_unused_columns=False,
-    )
     pad = DataCollatorForSeq2Seq(AutoTokenizer.from_pretrained(job.base))
-
-    def collate(batch: list[dict[str, Any]]) -> Any:
-        return pad([{k: v for k, v in row.items() if k != "length"} for row in batch])
-
-    kind = told(Trainer, clock, sequential=not grouped)
-    kind(model, arguments, collate, rows, callbacks=[ticks(clock)]).train()
+    arguments = TrainingArguments(**settings(job))
+    told(Trainer, clock)(model, arguments, pad, rows, callbacks=[ticks(clock)]).train()
 
 
 if __name__ == "__main__":
