@@ -22,8 +22,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import harness
 
-os.environ.update(TOKENIZERS_PARALLELISM="false", TRANSFORMERS_VERBOSITY="error", HF_HUB_OFFLINE="1", WANDB_MODE="off")
-os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+QUIET = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_OFFLINE": "1",
+    "WANDB_MODE": "off",
+}
 SKIPPED = 2  # the first steps, which warm up
 BOS, EOS = 0, 1  # of the tokenizer that `job` makes; a row ends with its only EOS, and padding is one of the two
 RANK, ALPHA, RATE = 16, 32, 2e-4
@@ -184,6 +188,7 @@ def _pieces(sequence: list[int]) -> Iterator[tuple[int, ...]]:
 
 def main(run: Callable[[Job, str, Clock], None], *packages: str) -> None:
     """Do the job of the command line; `packages` are those whose versions matter."""
+    os.environ.update(QUIET)
     import torch
 
     job, variant, clock = Job.read(sys.argv[1]), sys.argv[2], Clock()

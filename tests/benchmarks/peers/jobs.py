@@ -103,6 +103,7 @@ def losses(job: common.Job) -> list[tuple[float, int]]:
 
     LoRA starts as nothing, so the mean over a first step's rows is the loss that the step must report.
     """
+    torch.set_num_threads(job.threads)
     causal = job.causal().train()  # bitsandbytes repacks its weights in eval mode
     found = []
     with torch.no_grad():
