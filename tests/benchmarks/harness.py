@@ -25,15 +25,34 @@ ROOT = Path(__file__).resolve().parents[2]
 Facts = dict[str, Any]
 
 
-def in_turn(commands: Mapping[str, Sequence[str | Path]], repeats: int) -> dict[str, list[Facts]]:
+class RunFailed(SystemExit):
+    """A run failed; ends the program, with what the run said, where nobody catches it."""
+
+
+def in_turn(
+    commands: Mapping[str, Sequence[str | Path]], repeats: int, failed: dict[str, str] | None = None
+) -> dict[str, list[Facts]]:
     """Run every side's command `repeats` times, one side after the other; what each run printed, by side.
 
     To each run are added `whole process, s` and `CPU of the process, s`. A line for each goes to stderr.
+
+    Args:
+        failed: where given, a side that fails is left out, and the last line of what it said is put here.
     """
     found: dict[str, list[Facts]] = {side: [] for side in commands}
     for repeat in range(repeats):
         for side, command in commands.items():
-            facts = run(command)
+            if side not in found:
+                continue
+            try:
+                facts = run(command)
+            except RunFailed as error:
+                if failed is None:
+                    raise
+                failed[side] = _last_words(str(error))
+                del found[side]
+                print(f"{repeat + 1}/{repeats} {side}: failed: {failed[side]}", file=sys.stderr, flush=True)
+                continue
             found[side].append(facts)
             shown = ", ".join(f"{k} {v:,.4g}" for k, v in facts.items() if isinstance(v, int | float))
             print(f"{repeat + 1}/{repeats} {side}: {shown}", file=sys.stderr, flush=True)
@@ -41,15 +60,25 @@ def in_turn(commands: Mapping[str, Sequence[str | Path]], repeats: int) -> dict[
 
 
 def run(command: Sequence[str | Path]) -> Facts:
-    """One run; ends the program with what the command said where it fails."""
+    """One run.
+
+    Raises:
+        RunFailed: its exit code is not 0.
+    """
     os.sync()  # so that no run waits for what the one before left to be written
     before, started = _cpu_of_children(), time.perf_counter()
     environment = {"GOMP_SPINCOUNT": "1000", **os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, env=environment)
     seconds, cpu = time.perf_counter() - started, _cpu_of_children() - before
     if done.returncode:
-        sys.exit(f"{done.stdout}\n{done.stderr}\nfailed: {' '.join(map(str, command))}")
+        raise RunFailed(f"{done.stdout}\n{done.stderr}\nfailed: {' '.join(map(str, command))}")
     return {**json.loads(done.stdout.splitlines()[-1]), "whole process, s": seconds, "CPU of the process, s": cpu}
+
+
+def _last_words(said: str) -> str:
+    """The line before the command's own: a Python program's error."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return lines[-2] if len(lines) > 1 else said
 
 
 def _cpu_of_children() -> float:
