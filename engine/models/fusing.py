@@ -69,7 +69,7 @@ def _norm(module: Any, eps: float, x: torch.Tensor) -> torch.Tensor:
 def fuse_gates(model: nn.Module, gated: Gated = lambda gate, up: silu(gate) * up) -> int:
     """Let every MLP that is down(silu(gate(x)) * up(x)) compute the middle by `gated`; returns how many."""
     right: dict[type[nn.Module], bool] = {}
-    fused, like = 0, next((p for p in model.parameters() if p.is_floating_point() and not p.requires_grad), None)
+    fused, like = 0, _like(model)
     for module in model.modules():
         if not all(
             isinstance(getattr(module, name, None), nn.Module) for name in ("gate_proj", "up_proj", "down_proj")
@@ -84,6 +84,11 @@ def fuse_gates(model: nn.Module, gated: Gated = lambda gate, up: silu(gate) * up
     return fused
 
 
+def _like(model: nn.Module) -> torch.Tensor | None:
+    """A weight of the device and type that the base computes with."""
+    return next((p for p in model.parameters() if p.is_floating_point() and not p.requires_grad), None)
+
+
 def _mlp(module: Any, gated: Gated, x: torch.Tensor) -> torch.Tensor:
     return module.down_proj(gated(module.gate_proj(x), module.up_proj(x)))
 
@@ -95,13 +100,13 @@ def fuse_rotary(model: nn.Module, rotated: Rotated) -> int:
     gets a copy of those names in which it is another one. Other models of the process keep theirs.
     """
     made: dict[Any, Callable[..., Any] | None] = {}
-    fused = 0
+    fused, like = 0, _like(model)
     for module in model.modules():
         forward = getattr(type(module), "forward", None)
         if not isinstance(forward, FunctionType) or ROTARY not in forward.__code__.co_names:
             continue
         if forward not in made:
-            made[forward] = _with_rotary(forward, rotated, next(model.parameters()))
+            made[forward] = None if like is None else _with_rotary(forward, rotated, like)
         if (other := made[forward]) is not None:
             vars(module)["forward"] = MethodType(other, module)
             fused += 1

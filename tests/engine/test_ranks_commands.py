@@ -16,7 +16,7 @@ import pytest
 
 from engine import events
 from engine.store import Run
-from tests.engine.commandline import ROOT, Call, document, subprocess_of
+from tests.engine.commandline import ROOT, Call, document, subprocess_of, write_project
 from tests.engine.ranking import MINUTE, STEPS, run_to_be, said, stand_in_tools, wait_for
 
 
