@@ -229,8 +229,6 @@ class _Batch:
             self.rows.keep(going)
             self.inside = [self.inside[i] for i in going]
         if entering:
-            if self.loaded.device.type == "cpu":
-                memory.trim()
             self.inside += entering
             self._take(entering, self.rows.enter([w.tokens for w in entering]))
         else:

@@ -26,6 +26,7 @@ from torch.nn.functional import linear, pad
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from engine.errors import InputError
+from engine.models import memory
 from engine.models.loaded import Loaded
 
 
@@ -104,6 +105,8 @@ class Rows:
         """
         device, lengths = self.loaded.device, [len(p) for p in prompts]
         longest = max(lengths)
+        if device.type == "cpu":  # rows that left have freed blocks, none as large as those that come
+            memory.trim()
         ids = torch.tensor([[*p, *[0] * (longest - len(p))] for p in prompts], device=device)
         cache: Any = self._new_cache()
         hidden = self._forward(ids, torch.arange(longest, device=device).expand(ids.shape), None, cache)
