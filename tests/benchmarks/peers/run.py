@@ -29,13 +29,15 @@ import jobs  # noqa: E402
 Runs = dict[str, list[harness.Facts]]
 
 
-def chosen(names: list[str]) -> list[tuple[environments.Peer, str]]:
-    """Peers and variants, ours first: `trl` stands for all of TRL's, `trl/packing` for one."""
-    picked = []
+def chosen(names: list[str]) -> dict[environments.Peer, list[str]]:
+    """Peers and their variants, ours first: `trl` stands for all of TRL's, `trl/packing` for one."""
+    picked = {}
     for peer in environments.PEERS.values():
-        for variant in peer.variants:
-            if not names or peer.name == "ours" or {peer.name, f"{peer.name}/{variant}"} & set(names):
-                picked.append((peer, variant))
+        wanted = [
+            v for v in peer.variants if not names or peer.name == "ours" or {peer.name, f"{peer.name}/{v}"} & {*names}
+        ]
+        if wanted:
+            picked[peer] = wanted
     return picked
 
 
@@ -47,12 +49,17 @@ def measure(folder: Path, args: argparse.Namespace) -> tuple[Runs, dict[str, str
     """What each side's runs told, and the error of those that failed."""
     commands: dict[str, list[str | Path]] = {}
     failed: dict[str, str] = {}
-    for peer, variant in chosen(args.peers):
+    for peer, variants in chosen(args.peers).items():
         try:
-            commands[label(peer, variant)] = [peer.python(), peer.script, folder / "job.json", variant]
+            python = peer.python()
         except environments.NotInstalled as error:
-            failed[label(peer, variant)] = f"not installed: {error}"
-    return harness.in_turn(commands, args.repeats, failed), failed
+            failed |= {label(peer, variant): f"not installed: {error}" for variant in variants}
+            continue
+        commands |= {label(peer, v): [python, peer.script, folder / "job.json", v] for v in variants}
+    found = harness.in_turn(commands, args.repeats, failed)
+    if "ours" in failed:
+        sys.exit(f"ours failed: {failed['ours']}")
+    return found, failed
 
 
 def differences(facts: harness.Facts, job: common.Job, ours: harness.Facts, losses: list[tuple[float, int]]) -> str:
@@ -127,7 +134,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=160)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--peers", nargs="+", default=[], help="such as trl or torchtune/packed; all where left out")
+    parser.add_argument(
+        "--peers",
+        nargs="+",
+        default=[],
+        metavar="PEER[/VARIANT]",
+        help="such as trl or torchtune/packed; all where left out",
+    )
     parser.add_argument("--json", type=Path, help="a file for the table and every run's numbers")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
