@@ -254,7 +254,7 @@ def test_any_coming_and_going_of_rows_keeps_the_bound_and_gives_each_its_answer(
     made: list[tuple[int, int]], longest: int, batch_tokens: int, limit: int | None
 ):
     rows = CountingRows()
-    loaded: Any = SimpleNamespace(limit=limit, head=lambda hidden: hidden, tokenizer=None)
+    loaded: Any = SimpleNamespace(limit=limit, head=lambda hidden: hidden, tokenizer=None, agreed=list)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(answering, "inference", contextlib.nullcontext)
         patch.setattr(answering, "rows_for", lambda _: rows)
