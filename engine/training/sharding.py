@@ -135,8 +135,16 @@ def _move(module: nn.Module, device: torch.device) -> None:
 
 
 def _gather(team: Team) -> Any:
-    """How FSDP2 gathers a layer: so that a rank that is lost meanwhile is noticed."""
-    from torch.distributed.fsdp._fully_shard._fsdp_collectives import DefaultAllGather
+    """How FSDP2 gathers a layer: so that a rank that is lost meanwhile is noticed.
+
+    Raises:
+        InputError: this torch cannot be told to.
+    """
+    try:
+        from torch.distributed.fsdp._fully_shard._fsdp_collectives import DefaultAllGather
+    except ImportError as error:
+        problem = f'launch.strategy = "fsdp" was not made for torch {torch.__version__}'
+        raise InputError(problem, remedy='use torch 2.13, or launch.strategy = "data"') from error
 
     class Gather(DefaultAllGather):
         def __call__(
