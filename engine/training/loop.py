@@ -71,7 +71,9 @@ class Training:
         self.micro_tokens = self.train.micro_batch_tokens
         self.progress.made_from = self.made_from
         self._said = time.monotonic()
-        self.products = Products(self.loaded, lora.NAME) if self.loaded.device.type == "cuda" else nullcontext()
+        # In fp32 on a CPU PEFT's layers copy nothing, and training is Trainer's to the last bits.
+        plain = self.loaded.device.type == "cpu" and self.loaded.dtype == torch.float32
+        self.products = nullcontext() if plain else Products(self.loaded, lora.NAME)
         self._prepare()
 
     def _prepare(self) -> None:
