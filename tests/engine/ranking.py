@@ -1,7 +1,11 @@
-"""A project for two processes, and waiting for what its run says."""
+"""Several processes in tests: what a program of theirs finds, a project for them, waiting for what its run says."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +13,9 @@ from typing import Any
 
 from engine import events
 from engine.store import Run
-from tests.engine.commandline import pairs, write_project, write_rows
+from tests.engine.commandline import ROOT, pairs, write_project, write_rows
+
+Scenarios = dict[str, dict[str, Any]]
 
 MINUTE = 60.0
 STEPS = 400
@@ -35,6 +41,15 @@ machines = {machines}
 threads = 1
 offline = true
 """
+
+
+def scenarios(module: str, base: Path, folder: Path, *names: str) -> Scenarios:
+    """What the program `tests.engine.MODULE` finds, in a process of its own that forks its ranks."""
+    command = [sys.executable, "-m", f"tests.engine.{module}", str(base), str(folder), *names]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def run_to_be(name: str, base: Path, processes: int = 2, machines: int = 1) -> Run:

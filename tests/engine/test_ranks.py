@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,24 +16,14 @@ from engine.errors import InputError
 from engine.jobs import launching
 from engine.tables import LaunchTable
 from engine.training import interface
-from tests.engine.commandline import ROOT
+from tests.engine.ranking import Scenarios, scenarios
 
-Scenarios = dict[str, dict[str, Any]]
 ROUNDING = 1e-6
-
-
-def scenarios(base: Path, folder: Path, *names: str) -> Scenarios:
-    """What `training_together` finds."""
-    command = [sys.executable, "-m", "tests.engine.training_together", str(base), str(folder), *names]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
 def found(base_of: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Scenarios:
-    return scenarios(base_of("llama"), tmp_path_factory.mktemp("together"))
+    return scenarios("training_together", base_of("llama"), tmp_path_factory.mktemp("together"))
 
 
 def check_equal(found: dict[str, Any], weights: float = ROUNDING) -> None:
@@ -44,7 +32,7 @@ def check_equal(found: dict[str, Any], weights: float = ROUNDING) -> None:
 
 
 def test_two_processes_give_the_losses_and_weights_of_one(base_of: Callable[..., Path], tmp_path: Path) -> None:
-    two = scenarios(base_of("llama"), tmp_path, "two")["two"]
+    two = scenarios("training_together", base_of("llama"), tmp_path, "two")["two"]
     check_equal(two)
     first, second = two["rows"]
     assert sorted(first + second) == two["rows_alone"] and len(two["rows_alone"]) > 40

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,27 +12,17 @@ from engine.errors import InputError
 from engine.models import loading
 from engine.training import sharding
 from engine.training.ranks import ALONE
-from tests.engine.commandline import ROOT
+from tests.engine.ranking import scenarios
 from tests.engine.tiny import tiny_model
 
-Scenarios = dict[str, dict[str, Any]]
 ROUNDING = 1e-6
 """Of losses and measurements. AdamW's first steps turn the last bits of tiny gradients into whole steps of weights."""
-
-
-def scenarios(base: Path, folder: Path, *names: str) -> Scenarios:
-    """What `training_sharded` finds."""
-    command = [sys.executable, "-m", "tests.engine.training_sharded", str(base), str(folder), *names]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 @pytest.fixture
 def find(base_of: Callable[..., Path], tmp_path: Path) -> Callable[..., Any]:
     def found(name: str, family: str = "llama", **overrides: Any) -> Any:
-        return scenarios(base_of(family, **overrides), tmp_path, name)[name]
+        return scenarios("training_sharded", base_of(family, **overrides), tmp_path, name)[name]
 
     return found
 
