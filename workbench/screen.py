@@ -14,6 +14,7 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
 from textual.widget import Widget
 
+from workbench.compositor import Sparing
 from workbench.regions.activity_bar import ActivityBar
 from workbench.regions.editors import EditorArea
 from workbench.regions.inspector import Inspector
@@ -43,6 +44,7 @@ class WorkbenchScreen(Screen):
 
     def __init__(self) -> None:
         super().__init__()
+        self._compositor = Sparing()
         self.wanted: dict[str, bool | None] = {"sidebar": None, "panel": None, "inspector": None}
         """Whether the user wants a region; None: as the size of the terminal suggests."""
         self.sizes: dict[str, int] = {}

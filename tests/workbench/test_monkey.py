@@ -1,4 +1,5 @@
-"""Random keys never crash or freeze the workbench: seeded, at several sizes, on a workspace with hostile names and text."""
+"""Random keys never crash or freeze the workbench, and the terminal shows at any time what a screen drawn whole would show:
+seeded, at several sizes, on a workspace with hostile names and text."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import random
 import re
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from engine import events
 from tests.workbench.conftest import Start, started, steps, text_of, until, write_run
 from tests.workbench.evaluations import document, write_adapter, write_evaluation
+from tests.workbench.mirror import Mirror, mirrored
 from workbench import actions
 
 HOSTILE = [
@@ -72,10 +75,19 @@ def no_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDITOR", "/bin/true")
 
 
-async def storm(start: Start, workspace: Path, size: tuple[int, int], seed: int, presses: int) -> None:
+@pytest.fixture
+def mirrors(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Mirror]]:
+    with mirrored(monkeypatch) as found:
+        yield found
+
+
+async def storm(
+    start: Start, workspace: Path, size: tuple[int, int], seed: int, presses: int, mirrors: list[Mirror]
+) -> None:
     fill(workspace)
     pool, dice = keys(), random.Random(seed)
     pressed: list[str] = []
+    compared = 0
     async with start(size) as pilot:
         app = pilot.app
         await until(pilot, lambda: len(app.snapshot.runs) == 3)
@@ -85,6 +97,9 @@ async def storm(start: Start, workspace: Path, size: tuple[int, int], seed: int,
             await pilot.press(pressed[-1])
             assert app.is_running, pressed[-12:]
             assert time.monotonic() - begun < 20, f"frozen by {pressed[-12:]}"
+            if mirrors and mirrors[-1].settled:
+                compared += 1
+                assert not (wrong := mirrors[-1].differences()), (wrong, pressed[-12:])
             if number % 25 == 24:
                 assert not (found := UNSAFE.search(text_of(pilot))), (found, pressed[-12:])
                 app.open(dice.choice(VIEWS), focus=dice.random() < 0.8)
@@ -95,15 +110,20 @@ async def storm(start: Start, workspace: Path, size: tuple[int, int], seed: int,
                 break
             await pilot.press("escape", "escape")
         assert len(app.screen_stack) == 1, (app.screen_stack, pressed[-12:])
+        assert compared > presses / 4
 
 
 @pytest.mark.parametrize(("size", "seed"), [((80, 24), 1), pytest.param((120, 40), 2, marks=pytest.mark.slow)])
-async def test_a_short_storm(start: Start, workspace: Path, size: tuple[int, int], seed: int) -> None:
-    await storm(start, workspace, size, seed, 60)
+async def test_a_short_storm(
+    start: Start, workspace: Path, size: tuple[int, int], seed: int, mirrors: list[Mirror]
+) -> None:
+    await storm(start, workspace, size, seed, 60, mirrors)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("size", "seed"), [((80, 24), 3), ((120, 40), 4), ((200, 50), 5)])
-async def test_a_long_storm(start: Start, workspace: Path, size: tuple[int, int], seed: int) -> None:
-    await storm(start, workspace, size, seed, 2000)
+async def test_a_long_storm(
+    start: Start, workspace: Path, size: tuple[int, int], seed: int, mirrors: list[Mirror]
+) -> None:
+    await storm(start, workspace, size, seed, 2000, mirrors)

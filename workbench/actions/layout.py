@@ -25,5 +25,7 @@ ACTIONS = [
     Action("tab.previous", "Previous tab", "Tab", keys="ctrl+pageup,left_square_bracket", menu="["),
     Action("tab.close", "Close tab", "Tab", keys="x", menu="x"),
     Action("tab.split", "Split the editor, or move the tab across", "Tab", keys="ctrl+backslash", menu="s"),
+    Action("view.redraw", "Draw the screen anew", "View", keys="ctrl+l", menu="vd",
+           about="Where another program has written over it."),
     Action("view.jump", "Jump to a label…", "View", keys="ctrl+o", menu="g", about="Letters appear; press one."),
 ]  # fmt: skip

@@ -20,6 +20,9 @@ class LayoutCommands(Commands):
     def act_view_zoom(self) -> None:
         self.app.workbench.zoom()
 
+    def act_view_redraw(self) -> None:
+        self.app.screen.refresh()
+
     def act_view_wider(self) -> None:
         self.app.workbench.resize_region(2)
 

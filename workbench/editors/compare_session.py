@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from textual.message import Message
 
+from engine.protocol import Text
 from engine.text import one_line
 from workbench.jobs import session_client
 from workbench.jobs.session_client import Found, Link, SessionGone, SessionSaid
@@ -67,6 +68,9 @@ class SessionTalk(_Base):
 
     def changed(self) -> None:
         """Something that is shown is different; the editor overrides it."""
+
+    def grew(self) -> None:
+        """Nothing is different but that answers have more text; the editor overrides it."""
 
     def training_changed(self) -> None:
         """The session that we speak with is another, or trains another run than before; the editor overrides it."""
@@ -164,6 +168,10 @@ class SessionTalk(_Base):
     def on_session_said(self, event: SessionSaid) -> None:
         event.stop()
         if event.link is not self.link:
+            return
+        if all(isinstance(reply, Text) for reply in event.replies):
+            self.talk.take(event.replies)
+            self.grew()
             return
         busy, trained = self.talk.busy, self.training
         self.talk.take(event.replies)

@@ -36,6 +36,8 @@ class ComparisonShown(SessionTalk):
         self.comparison = comparison
         self.mode, self.notice, self.at, self._first = "text", "", 0, 0
         self._told_head = ("", False)
+        self._in_sight: list[tuple[AnswerPane, int]] = []
+        self._digits: dict[str, str] = {}
 
     if TYPE_CHECKING:
 
@@ -43,6 +45,7 @@ class ComparisonShown(SessionTalk):
         def choices(self) -> list[Choice]: ...
 
     def changed(self) -> None:
+        self._in_sight = []
         if not self.is_mounted or not self.size.width:
             return
         self._head()
@@ -53,18 +56,24 @@ class ComparisonShown(SessionTalk):
         self.at = min(self.at, total - 1)
         self._first = max(0, min(self._first, total - fit, self.at), self.at - fit + 1)
         before = [pane.display for pane in panes]
+        self._digits = {choice.name: str(digit) for digit, choice in enumerate(self.choices[:10])}
         for number, pane in enumerate(panes):
             pane.display = self._first <= number < self._first + fit
             pane.set_class(number == self._first, "-first")
             pane.set_class(number == self.at, "-focused")
             if pane.display:
                 if number < len(columns):
+                    self._in_sight.append((pane, number))
                     self._column(pane, number)
                 elif turn is not None:
                     self._reference(pane, turn)
         self._tell_aside(fit, total)
         if before != [pane.display for pane in panes]:
             self.call_after_refresh(self.changed)  # now they have their widths
+
+    def grew(self) -> None:
+        for pane, number in self._in_sight:
+            self._column(pane, number)
 
     def _head(self) -> None:
         status, ascii = self.talk.status, self.app.ascii
@@ -94,8 +103,7 @@ class ComparisonShown(SessionTalk):
         choice, comparison, ascii = self.comparison.columns[number], self.comparison, self.app.ascii
         answer, rival = comparison.answer(number), self._rival(choice)
         held = self.talk.held(choice)
-        names = [c.name for c in self.choices]
-        digit = str(names.index(choice.name)) if choice.name in names[:10] else "-"
+        digit = self._digits.get(choice.name, "-")
         title = shown.title(digit, choice, held, answer, self._state(choice), max(8, pane.size.width - 2))
         blocks: list[Block] = []
         other = self._neighbour(number)

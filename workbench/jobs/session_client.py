@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from engine.folders import JobFolder
     from engine.protocol import AnyReply, Request, StatusOf
 
-POSTS_A_SECOND = 16
+POSTS_A_SECOND = 25
 POLL_SECONDS = 0.2
 END_SECONDS = 5.0
 ANSWER_SECONDS = 30.0

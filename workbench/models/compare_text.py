@@ -8,7 +8,9 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 from engine.protocol import Loaded
@@ -39,9 +41,10 @@ def safe(text: str) -> str:
     return printable(text).expandtabs(4)
 
 
-def spans(text: str, width: int) -> list[tuple[int, int]]:
-    """Where the lines of `text` are, at most `width` cells each, broken at spaces where there are some."""
-    found, start, window = [], 0, 4 * width + 64
+def spans(text: str, width: int, start: int = 0) -> list[tuple[int, int]]:
+    """Where the lines of `text` are from `start`, where one begins: at most `width` cells each, broken at spaces where
+    there are some."""
+    found, window = [], 4 * width + 64
     while True:
         end = text.find("\n", start)
         end = len(text) if end < 0 else end
@@ -76,13 +79,31 @@ def _fitting(text: str, width: int) -> int:
     return len(text)
 
 
-def wrapped(runs: Iterable[Run], width: int) -> list[Line]:
-    """Runs as lines of at most `width` cells; they are made safe here."""
+@dataclass(frozen=True, slots=True)
+class Wrapped:
+    """Runs as lines; `parts`: the runs, made safe, of which line i begins at character `starts[i]`."""
+
+    parts: list[Run]
+    starts: list[int]
+    lines: list[Line]
+
+
+def wrapped(runs: Iterable[Run], width: int, before: Wrapped | None = None) -> Wrapped:
+    """Runs as lines of at most `width` cells; they are made safe here.
+
+    Args:
+        before: what came of runs of which these may be the continuation, at the same width: its lines are kept up to
+            where the text differs.
+    """
     parts = [(safe(text), look) for text, look in runs if text]
     whole = "".join(text for text, _ in parts)
-    lines: list[Line] = []
+    keep = 0
+    if before is not None:
+        # Where a line is broken depends on the next one, too: as far as that is the same, the line is.
+        keep = max(0, bisect_right(before.starts, _same(before.parts, parts)) - 2)
+    starts, lines = (before.starts[:keep], before.lines[:keep]) if before is not None else ([], [])
     at, number = 0, 0  # where part `number` begins
-    for start, end in spans(whole, max(2, width)):
+    for start, end in spans(whole, max(2, width), before.starts[keep] if before is not None and keep else 0):
         line: Line = []
         while number < len(parts) and at + len(parts[number][0]) <= start:
             at += len(parts[number][0])
@@ -95,8 +116,21 @@ def wrapped(runs: Iterable[Run], width: int) -> list[Line]:
                 line.append((piece, look))
             place += len(text)
             here += 1
+        starts.append(start)
         lines.append(line)
-    return lines
+    return Wrapped(parts, starts, lines)
+
+
+def _same(old: list[Run], new: list[Run]) -> int:
+    """Of how many characters at their beginning both are known to be the same."""
+    common = 0
+    for (text, look), (other, another) in zip(old, new, strict=False):
+        if look != another or not other.startswith(text):
+            break
+        common += len(text)
+        if len(other) > len(text):
+            break
+    return common
 
 
 # --- answers

@@ -25,7 +25,7 @@ from textual.strip import Strip
 from textual.timer import Timer
 from textual.widgets import Static
 
-from workbench.models.compare_text import Line, Run, wrapped
+from workbench.models.compare_text import Line, Run, Wrapped, wrapped
 
 if TYPE_CHECKING:
     from workbench.app import WorkbenchApp
@@ -70,13 +70,14 @@ class AnswerText(ScrollView):
     def __init__(self) -> None:
         super().__init__()
         self._blocks: list[Block] = []
-        self._wrapped: dict[Hashable, list[Line]] = {}
+        self._wrapped: dict[Hashable, Wrapped] = {}
+        self._order: list[Wrapped] = []
         self._width = 0
         self._lines: list[Line] = []
         self._styles: dict[str, Style] = {}
         self._drawn: dict[tuple[Run, ...], Strip] = {}
         self._starts: list[int] = []
-        self._follow, self._grows = True, False
+        self._follow = True
         self._bar_timer: Timer | None = None
 
     def show(self, blocks: list[Block]) -> None:
@@ -94,17 +95,20 @@ class AnswerText(ScrollView):
         if width < 1:
             return
         if width != self._width:
-            self._width, self._wrapped, self._drawn = width, {}, {}
-        before, self._wrapped = self._wrapped, {}
+            self._width, self._wrapped, self._order, self._drawn = width, {}, [], {}
+        known, before = self._wrapped, self._order
         lines: list[Line] = []
-        self._starts = []
-        for key, make, apart in self._blocks:
-            if key not in self._wrapped:
-                self._wrapped[key] = before[key] if key in before else wrapped(make(), width)
+        self._wrapped, self._order, self._starts = {}, [], []
+        for number, (key, make, apart) in enumerate(self._blocks):
+            block = self._wrapped.get(key) or known.get(key)
+            if block is None:  # often the one that stood here has grown
+                block = wrapped(make(), width, before[number] if number < len(before) else None)
+            self._wrapped[key] = block
+            self._order.append(block)
             if lines and apart:
                 lines.append([])
             self._starts.append(len(lines))
-            lines += self._wrapped[key]
+            lines += block.lines
         old, offset, self._lines = self._lines, self.scroll_offset, lines
         height = self.scrollable_content_region.height
         top = max(0, len(lines) - height)
@@ -113,14 +117,12 @@ class AnswerText(ScrollView):
             top = offset.y if top <= offset.y < top + ahead and old else top + ahead - 1
         size = Size(width, max(len(lines), top + height) if self._follow else len(lines))
         self._resize_to(size)
-        if self._follow:
-            self._grows = True
-            self.scroll_to(y=top, animate=False, immediate=True)
-            self._grows = False
-        if self.scroll_offset == offset:
+        if not self._follow or top == offset.y:
             self._draw_again(old)
+        elif self.show_vertical_scrollbar:
+            self._scroll_by_growing(top)
         else:
-            self.refresh()
+            self.scroll_to(y=top, animate=False, immediate=True)
 
     def _resize_to(self, size: Size) -> None:
         """Another size of the text. A screen is laid out anew only where that makes a scroll bar come or go."""
@@ -131,6 +133,13 @@ class AnswerText(ScrollView):
             self._move_bar(ScrollBar.window_virtual_size, size.height)
         else:
             self.virtual_size = size
+
+    def _scroll_by_growing(self, top: int) -> None:
+        """What `scroll_to` does at once; the scroll bar comes after it."""
+        self.set_reactive(AnswerText.scroll_y, top)
+        self.set_reactive(AnswerText.scroll_target_y, top)
+        self._move_bar(ScrollBar.position, top)
+        self.refresh(self.scrollable_content_region.size.region)
 
     def _move_bar(self, what: Reactive[Any], value: float) -> None:
         """Tell the scroll bar something that it shows a moment later."""
@@ -144,10 +153,10 @@ class AnswerText(ScrollView):
 
     def _draw_again(self, old: list[Line]) -> None:
         """Draw the lines in sight that differ from those before: while text streams, often only the last one."""
-        first, height = self.scroll_offset.y, self.scrollable_content_region.height
+        first, (width, height) = self.scroll_offset.y, self.scrollable_content_region.size
         for y, at in enumerate(range(first, first + height)):
             if (old[at] if at < len(old) else None) != (self._lines[at] if at < len(self._lines) else None):
-                self.refresh(Region(0, y, self.size.width, 1))
+                self.refresh(Region(0, y, width, 1))
 
     def follow(self) -> None:
         """Go to the end, and stay there while it grows."""
@@ -163,11 +172,7 @@ class AnswerText(ScrollView):
             self.follow()
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        if self._grows and self.show_vertical_scrollbar:
-            self._move_bar(ScrollBar.position, new_value)
-            self.refresh(self.size.region)
-        else:
-            super().watch_scroll_y(old_value, new_value)
+        super().watch_scroll_y(old_value, new_value)
         self._follow = round(new_value) >= len(self._lines) - self.scrollable_content_region.height
 
     def on_resize(self) -> None:
@@ -192,7 +197,7 @@ class AnswerText(ScrollView):
                 self._drawn.clear()
             segments = [Segment(text, self._style(look)) for text, look in ((" ", ""), *line)]
             width = self.scrollable_content_region.width + 1
-            strip = self._drawn[line] = Strip(segments).adjust_cell_length(width, self._style(""))
+            strip = self._drawn[line] = Strip(segments).adjust_cell_length(width, self._style("")).simplify()
         return strip
 
     def render_line(self, y: int) -> Strip:
@@ -211,7 +216,7 @@ class AnswerText(ScrollView):
 
 
 class AnswerPane(Vertical):
-    """Attributes: number: which column it is."""
+    """Attributes: number: which column it is. area: its text."""
 
     DEFAULT_CSS = """
     AnswerPane { height: 1fr; width: 1fr; border-left: solid $panel-lighten-2; }
@@ -235,17 +240,13 @@ class AnswerPane(Vertical):
 
     def __init__(self, number: int) -> None:
         super().__init__()
-        self.number = number
+        self.number, self.area = number, AnswerText()
         self._title, self._proof = "", ()
 
     def compose(self) -> ComposeResult:
         yield Static(classes="title", markup=False)
-        yield AnswerText()
+        yield self.area
         yield Static(classes="proof", markup=False)
-
-    @property
-    def area(self) -> AnswerText:
-        return self.query_one(AnswerText)
 
     def show(self, title: str, blocks: list[Block], proof: Sequence[Run]) -> None:
         """Show title, text and proof."""

@@ -112,14 +112,26 @@ HOSTILE = "[red]x[/] \x1b[31mred\x07 \u202egnirts \U0001f600 a\tb\r\n" + "y" * 3
 
 @given(st.text(max_size=300), st.integers(2, 60))
 def test_wrapped_lines_fit_and_lose_nothing_but_spaces_at_breaks(text: str, width: int) -> None:
-    lines = shown.wrapped([(text[:100], "a"), (text[100:], "b")], width)
+    lines = shown.wrapped([(text[:100], "a"), (text[100:], "b")], width).lines
     flat = ["".join(part for part, _ in line) for line in lines]
     assert all(cells(line) <= max(2, width) for line in flat)
     assert "".join(flat).replace(" ", "") == shown.safe(text).replace("\n", "").replace(" ", "")
 
 
+@given(st.text("ab \n\t日\x1b", max_size=200), st.data(), st.integers(2, 20))
+def test_text_that_goes_on_is_wrapped_as_if_it_had_come_at_once(text: str, data: st.DataObject, width: int) -> None:
+    before = None
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    for cut in [*cuts, len(text)]:
+        runs = [(text[: min(cut, 50)], "a"), (text[50:cut], "b"), ("|", "note")]
+        before = shown.wrapped(runs, width, before)
+        assert before == shown.wrapped(runs, width)
+    other = [(text[:7] + "x" + text[8:], "a")]
+    assert shown.wrapped(other, width, before) == shown.wrapped(other, width)
+
+
 def test_looks_stay_with_their_text_when_it_is_wrapped() -> None:
-    lines = shown.wrapped([("one two ", ""), ("three", "differs"), (" four", "")], 9)
+    lines = shown.wrapped([("one two ", ""), ("three", "differs"), (" four", "")], 9).lines
     assert lines == [[("one two", "")], [("three", "differs")], [("four", "")]]
 
 
@@ -127,7 +139,7 @@ def test_a_megabyte_without_a_space_is_wrapped_at_once() -> None:
     import time
 
     begun = time.monotonic()
-    lines = shown.wrapped(shown.answer_runs(Answer(A, "done", "x" * 10**6), "text", None, "base", False), 40)
+    lines = shown.wrapped(shown.answer_runs(Answer(A, "done", "x" * 10**6), "text", None, "base", False), 40).lines
     assert time.monotonic() - begun < 5 and "more characters" in str(lines[-1])
 
 
@@ -139,7 +151,7 @@ def test_hostile_text_is_only_text(mode: str) -> None:
     runs = shown.answer_runs(answer, mode, Answer(B, "done", HOSTILE + "!"), "\x1bbase", False)
     runs += shown.prompt_runs(turn, False) + shown.proof(answer, False)
     runs += shown.reference_runs(turn, A.name, False, numbers=mode == "numbers")
-    for line in shown.wrapped(runs, 40):
+    for line in shown.wrapped(runs, 40).lines:
         text = "".join(part for part, _ in line)
         assert cells(text) <= 40
         assert not any(c in text for c in "\x1b\x07\u202e\r\t"), repr(text)
