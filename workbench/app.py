@@ -5,6 +5,7 @@ them. What the commands do is in `commands`, how the screen is laid out in `scre
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -113,7 +114,12 @@ class WorkbenchApp(App[int]):
         for problem in [*self.settings.problems, *keymap.problems(self.settings.keys)]:
             self.notify(problem, title="Settings", severity="warning", markup=False)
         self.set_interval(2.0, self.remember)
-        self.run_worker(preload, thread=True, exit_on_error=False, group="preload")
+        self.run_worker(self._preload, thread=True, exit_on_error=False, group="preload")
+
+    def _preload(self) -> None:
+        preload()
+        if not self.is_headless:  # there, many applications live in one process, one after the other
+            gc.freeze()  # what is there now stays: collections that look through it hold up a key by 50 ms
 
     def remember(self) -> None:
         """Write the layout and the open tabs, if they have changed."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 WORKSPACE_VARIABLE = "LORAWORKBENCH_WORKSPACE"
-FPS_OVER_SSH = 20
+FPS_OVER_SSH = 30
 
 
 def find_workspace(given: Path | None) -> Path | None:
@@ -42,7 +42,7 @@ class Settings:
 
     Attributes:
         theme: a theme's name.
-        max_fps: frames a second; 0: 60, or 20 over SSH.
+        max_fps: frames a second; 0: 60, or 30 over SSH.
         ascii: only ASCII where a mark would be a symbol.
         keys: action id -> keys, comma-separated.
         problems: what is wrong with the file, to be shown once.

@@ -26,13 +26,14 @@ from textual.timer import Timer
 from textual.widgets import Static
 
 from workbench.models.compare_text import Line, Run, Wrapped, wrapped
+from workbench.settings import FPS_OVER_SSH
 
 if TYPE_CHECKING:
     from workbench.app import WorkbenchApp
 
 LOOKS = ("prompt", "note", "wrong", "differs", "number", "more1", "more2", "more3", "less1", "less2", "less3")
-SLOW_FPS, LEAP = 20, 4
-"""At so few frames a second (a slow link) a text that grows scrolls by a part of its height at once, not line by line:
+LEAP = 4
+"""At as few frames a second as over SSH a text that grows scrolls by a part of its height at once, not line by line:
 a scroll sends all lines anew."""
 BAR_SECONDS = 1.0
 """How often the scroll bar of a text that grows is drawn: of most lines its thumb does not move by a cell."""
@@ -112,7 +113,7 @@ class AnswerText(ScrollView):
         old, offset, self._lines = self._lines, self.scroll_offset, lines
         height = self.scrollable_content_region.height
         top = max(0, len(lines) - height)
-        if self._follow and top and constants.MAX_FPS <= SLOW_FPS:
+        if self._follow and top and constants.MAX_FPS <= FPS_OVER_SSH:
             ahead = max(1, height // LEAP)
             top = offset.y if top <= offset.y < top + ahead and old else top + ahead - 1
         size = Size(width, max(len(lines), top + height) if self._follow else len(lines))
