@@ -23,6 +23,8 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward, use_gqa_in_sdpa
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from engine.models import causal
+
 NAME = "varlen"
 
 _no_mask: ContextVar[bool] = ContextVar("no_mask", default=False)
@@ -218,14 +220,17 @@ def _shared(
     dropout: float,
     scaling: float | None,
 ) -> torch.Tensor:
-    """sdpa, causal where there is no `mask`; the kernel shares key-value heads where it can, as transformers has it do.
+    """Causal where there is no `mask`; sdpa's kernel shares key-value heads where it can, as transformers has it do.
 
     It adds up the gradients of a shared head in an order of its own: repeated heads would give other last bits.
     """
-    shared = query.shape[1] != key.shape[1] and use_gqa_in_sdpa(mask, key, value)
+    own = mask is None and not dropout and causal.takes(query)
+    shared = not own and query.shape[1] != key.shape[1] and use_gqa_in_sdpa(mask, key, value)
     if not shared:
         repeat = query.shape[1] // key.shape[1]
         key, value = repeat_kv(key, repeat), repeat_kv(value, repeat)
+    if own:
+        return causal.attention(query, key, value, scaling)
     return scaled_dot_product_attention(
         query, key, value, mask, dropout, is_causal=mask is None, scale=scaling, enable_gqa=shared
     )

@@ -15,7 +15,7 @@ from engine.training.order import Order
 
 SIZES = {
     "S": {"hidden_size": 288, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 6, "vocab_size": 4096},
-    "M": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "vocab_size": 8192},
+    "M": {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12, "vocab_size": 8192},
 }  # fmt: skip
 PER_STEP = {"S": 16, "M": 8}
 PACK_LENGTH, PACKS = 512, {"S": 5, "M": 3}  # the packs of a step hold about as many tokens as its rows would
