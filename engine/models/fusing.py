@@ -1,5 +1,5 @@
-"""Parts of a model in fewer operations on a GPU, in place of what transformers spells out: RMS norms, gated MLPs, rotary
-positions.
+"""Parts of a model in fewer operations, in place of what transformers spells out: RMS norms, gated MLPs, rotary positions
+on a GPU, RMS norms on a CPU that multiplies bf16.
 
 What the spelled-out operations keep for the backward pass is larger than what the fused ones keep: a norm's input in
 fp32, and silu(gate) beside gate. Which modules may be replaced is not looked up by class but tried, each norm and one MLP
@@ -29,12 +29,19 @@ TOLERANCE = 2.0**-6
 ROTARY = "apply_rotary_pos_emb"
 """What transformers calls the function, and every architecture's module has of its own."""
 
+Normed = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
 Gated = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Rotated = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
-def fuse(model: nn.Module, device: torch.device) -> None:
-    """Fuse what can be on this device."""
+def fuse(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Fuse what can be on this device, of a base that computes in `dtype`."""
+    if device.type == "cpu":
+        if dtype == torch.bfloat16:
+            fuse_norms(model, _Norm.apply)
+        return
+    if device.type != "cuda":
+        return
     fuse_norms(model)
     if kernels.working(device):
         fuse_gates(model, kernels.gated)
@@ -42,12 +49,12 @@ def fuse(model: nn.Module, device: torch.device) -> None:
         fuse_rotary(model, kernels.rotated)
 
 
-def fuse_norms(model: nn.Module) -> int:
-    """Let every RMS norm of `model` that gives what torch's own gives be computed by it; returns how many."""
+def fuse_norms(model: nn.Module, normed: Normed = lambda x, weight, eps: rms_norm(x, weight.shape, weight, eps)) -> int:
+    """Let every RMS norm of `model` that gives what `normed` gives be computed by it; returns how many."""
     found = [(module, eps) for module in model.modules() if (eps := _epsilon(module)) is not None]
     fused = 0
     for module, eps in found:
-        other, weight = functools.partial(_norm, module, eps), cast(torch.Tensor, module.weight)
+        other, weight = functools.partial(_norm, module, normed, eps), cast(torch.Tensor, module.weight)
         if _same(module, other, len(weight), weight):
             vars(module)["forward"] = other
             fused += 1
@@ -62,8 +69,38 @@ def _epsilon(module: nn.Module) -> float | None:
     return eps if isinstance(weight, torch.Tensor) and weight.ndim == 1 and isinstance(eps, float) else None
 
 
-def _norm(module: Any, eps: float, x: torch.Tensor) -> torch.Tensor:
-    return rms_norm(x, module.weight.shape, module.weight, eps)
+def _norm(module: Any, normed: Normed, eps: float, x: torch.Tensor) -> torch.Tensor:
+    return normed(x, module.weight, eps)
+
+
+class _Norm(torch.autograd.Function):
+    """x / rms(x) * weight, with r = 1 / rms(x) in fp32 and nothing else wide kept in it:
+
+    dx = r (g - x r^2 mean(g x)),  g = dy weight;  dweight = sum(dy x r)
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        root = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        root = root.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, root)
+        return _times(x, root).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, upward: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:  # type: ignore[override]
+        x, weight, root = ctx.saved_tensors
+        to_weight = None
+        if ctx.needs_input_grad[1]:
+            to_weight = (upward.float() * x * root).flatten(0, -2).sum(0).to(weight.dtype)
+        upward = upward * weight
+        share = (upward * x).sum(-1, keepdim=True, dtype=torch.float32).mul_(root).mul_(root).div_(-x.shape[-1])
+        return torch.addcmul(upward.float(), x.float(), share).mul_(root).to(x.dtype), to_weight, None
+
+
+def _times(x: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
+    """x * by in the type of x, in one pass: as rounded as a product in the wider type is."""
+    out = torch.empty_like(x)
+    return torch.mul(x, by, out=out)
 
 
 def fuse_gates(model: nn.Module, gated: Gated = lambda gate, up: silu(gate) * up) -> int:
@@ -156,7 +193,7 @@ def _same(module: Any, other: Callable[[torch.Tensor], torch.Tensor], width: Any
         expected, found = module(x), other(x)
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):
         return False  # it wants more than its input
-    return _near(found, expected)
+    return found.dtype == expected.dtype and _near(found, expected)
 
 
 def _near(found: torch.Tensor, expected: torch.Tensor) -> bool:

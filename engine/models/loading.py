@@ -69,8 +69,7 @@ def load(project: Project, workspace: Workspace) -> Loaded:
     """
     device = choose_device(project.launch)
     loaded = read(project, workspace, device)
-    if device.type == "cuda":
-        fusing.fuse(loaded.causal, device)
+    fusing.fuse(loaded.causal, device, loaded.dtype)
     settle(loaded, project.model)
     return loaded
 

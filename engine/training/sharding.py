@@ -56,8 +56,7 @@ def shard(loaded: Loaded, table: ModelTable, ranks: Ranks, device: torch.device)
     for layer in layers:
         for module in layer.modules():
             _move(module, device)
-        if device.type == "cuda":
-            fusing.fuse(layer, device)
+        fusing.fuse(layer, device, loaded.dtype)
         trained = {p for p in layer.parameters() if p.requires_grad}
         fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=trained)
     decoder: Any = loaded.decoder

@@ -130,6 +130,39 @@ def test_norms_in_one_kernel_are_those_of_the_model_or_are_left_alone(family: st
     assert relative(found, expected) < 1e-5
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 1e-2)])
+def test_the_gradients_of_a_norm_on_a_cpu_are_torchs(dtype: torch.dtype, tolerance: float) -> None:
+    draw = torch.Generator().manual_seed(0)
+    x, weight, upward = (torch.randn(shape, generator=draw) for shape in ((2, 5, 24), (24,), (2, 5, 24)))
+    found = []
+    for kind in (dtype, torch.float32):
+        leaves = [t.to(dtype).to(kind).requires_grad_() for t in (x, weight)]
+        normed = (
+            fusing._Norm.apply if len(found) == 0 else lambda x, w, eps: torch.nn.functional.rms_norm(x, (24,), w, eps)
+        )
+        out = normed(*leaves, 1e-5)
+        found.append([out.detach(), *torch.autograd.grad(out, leaves, upward.to(dtype).to(kind))])
+    for mine, theirs in zip(*found, strict=True):
+        assert mine.dtype == dtype and relative(mine.float(), theirs) < tolerance
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_norms_on_a_cpu_in_bf16_are_those_of_the_model_or_are_left_alone(family: str) -> None:
+    model = tiny_model(family).to(torch.bfloat16)
+    ids, found = torch.tensor([PROMPT]), []
+    for fuse in (False, True):
+        if fuse:
+            fusing.fuse(model, torch.device("cpu"), torch.bfloat16)
+        loss = model(input_ids=ids, labels=ids).loss
+        trained = [p for _, p in sorted(model.named_parameters())]
+        found.append([loss.detach(), *torch.autograd.grad(loss, trained, allow_unused=True)])
+    fused = [m for m in model.modules() if "forward" in vars(m)]
+    assert bool(fused) == (family in ("llama", "qwen2", "qwen3", "mistral", "phi3"))
+    for before, after in zip(*found, strict=True):
+        assert (before is None) == (after is None)
+        assert before is None or relative(after.float(), before.float()) < 0.05
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 @pytest.mark.parametrize("family", FAMILIES)
