@@ -51,6 +51,8 @@ def shard(loaded: Loaded, table: ModelTable, ranks: Ranks, device: torch.device)
     for module in loaded.causal.modules():
         if id(module) not in inside:
             _move(module, device)
+            if not any(module.children()):  # the last norm
+                fusing.fuse(module, device, loaded.dtype)
     mesh = init_device_mesh(device.type, (ranks.count,))
     loaded.causal.eval()
     for layer in layers:
