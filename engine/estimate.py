@@ -35,6 +35,8 @@ KEPT_BY_MALLOC = 0.65
 of many sizes; with MALLOC_MMAP_THRESHOLD_=1000000 it is about 0). Blocks of 32 MiB and more always go back."""
 LOGITS_AT_ONCE = 2**24
 """Elements of a chunk of logits: `engine.models.loss.CHUNK_ELEMENTS`."""
+WHOLE_ATTENTION = 256
+"""Tokens of an example whose attention is kept on a CPU: `engine.models.causal.WHOLE`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,8 @@ def of_base(
     if any(m.role == "expert" for m in base.matrices):
         unknown.append("Experts are counted as held whole and not adapted; their activations are not counted.")
     copies = 2 if lora.init in ("pissa", "olora") else 1
-    held, by = activations(base, project, tokens, width, device), "recomputed" if train.activation_checkpointing else ""
+    held = activations(base, project, tokens, width, device, _row_length(train, step_tokens))
+    by = "recomputed" if train.activation_checkpointing else ""
     parts = [
         Part("base", base_bytes(base, project, width), _base_words(base, project, width)),
         *gathered(base, project, width),
@@ -246,18 +249,30 @@ def tokens_at_once(train: TrainTable, step_tokens: int | None, longest: int | No
     return max(1, min(train.micro_batch_tokens, step)), True
 
 
-def activations(base: Architecture, project: Project, tokens: int, width: int, device: Device) -> int:
-    """Bytes that the backward pass needs of the forward pass.
+def _row_length(train: TrainTable, step_tokens: int | None) -> int:
+    """Tokens of an example: the mean of the largest step, or as many as there may be."""
+    if step_tokens is None or train.tokens_per_step:
+        return train.max_length
+    return min(train.max_length, max(1, step_tokens // train.examples_per_step))
+
+
+def activations(base: Architecture, project: Project, tokens: int, width: int, device: Device, length: int) -> int:
+    """Bytes that the backward pass needs of the forward pass; `length`: tokens of an example.
 
     With activation checkpointing: the input of every layer, and the inside of one (Chen et al. 2016, arXiv:1604.06174).
     """
-    inside = [_layer_bytes(base, project, number, width, device) for number in range(base.layers)]
+    inside = [_layer_bytes(base, project, number, width, device, length) for number in range(base.layers)]
     if project.train.activation_checkpointing:
         return tokens * (base.layers * base.width * width + max(inside, default=0))
     return tokens * sum(inside)
 
 
-def _layer_bytes(base: Architecture, project: Project, number: int, width: int, device: Device) -> int:
+def _is_lean(project: Project, width: int) -> bool:
+    """Whether `models.products` computes the adapter's layers: in 16 bits, without what it leaves to PEFT."""
+    return width == 2 and not project.lora.dropout and not project.lora.dora and project.model.quantization != "int8"
+
+
+def _layer_bytes(base: Architecture, project: Project, number: int, width: int, device: Device, length: int) -> int:
     """Bytes that one layer keeps of each token.
 
     A frozen linear layer keeps nothing (its weight gets no gradient). LoRA keeps its input in fp32, which is a copy
@@ -265,9 +280,8 @@ def _layer_bytes(base: Architecture, project: Project, number: int, width: int, 
     keeps q, k, v and its output; a gated MLP gate, up and activated gate; a norm its input in fp32.
     """
     layer, lora = base.layer(number), project.lora
-    plain = not lora.dropout and not lora.dora and project.model.quantization != "int8"
-    if device == "cuda" and width == 2 and plain:
-        return _fused_layer_bytes(base, project, layer)
+    if _is_lean(project, width):
+        return _lean_layer_bytes(base, project, layer, device, length)
     targets = {m.name for m in base.targets(lora)}
     total, shared = 0, {}
     for m in layer:
@@ -286,15 +300,18 @@ def _layer_bytes(base: Architecture, project: Project, number: int, width: int, 
     # Twice: the whole of it, which examples of a length of their own are views of, and the groups of equal length.
     total += width * (2 * sum(m.outputs for m in layer if m.role == "attention in") + heads)
     inner = sum(m.inputs for m in layer if m.role == "mlp out")
-    gated = sum(m.outputs for m in layer if m.role == "mlp in") >= 2 * inner > 0
-    total += width * inner * (3 if gated else _gelu(base))
+    total += width * inner * (3 if _is_gated(layer, inner) else _gelu(base))
     return total + 4 * _normalised(base)
 
 
-def _fused_layer_bytes(base: Architecture, project: Project, layer: Sequence[Matrix]) -> int:
-    """The same on a GPU in 16 bits, where `models.products`, `kernels` and `fusing` keep nothing in fp32.
+def _lean_layer_bytes(
+    base: Architecture, project: Project, layer: Sequence[Matrix], device: Device, length: int
+) -> int:
+    """The same in 16 bits, where `models.products`, `kernels`, `fusing` and `causal` keep nothing in fp32.
 
     Layers that share an input keep it once; the attention's output is the next layer's input, and so is the gated MLP's.
+    On a CPU attention keeps its weights of examples that go through it whole, key-value heads are repeated, and an
+    activated gate is kept.
     """
     targets = {m.name for m in base.targets(project.lora)}
     shared = {m.role: m.inputs for m in layer if m.name in targets}
@@ -302,9 +319,17 @@ def _fused_layer_bytes(base: Architecture, project: Project, layer: Sequence[Mat
     heads = sum(m.inputs for m in layer if m.role == "attention out")
     qkv = sum(m.outputs for m in layer if m.role == "attention in")
     inner = sum(m.inputs for m in layer if m.role == "mlp out")
-    gated = sum(m.outputs for m in layer if m.role == "mlp in") >= 2 * inner > 0
     inputs = sum(n for role, n in shared.items() if role != "attention out")
-    return 2 * (inputs + thin + heads + qkv + inner * (2 if gated else _gelu(base)) + _normalised(base))
+    gate, weights = 2, 0
+    if device == "cpu":
+        gate, qkv = 3, max(qkv, 3 * heads)
+        weights = (base.config.get("num_attention_heads") or 1) * length if length <= WHOLE_ATTENTION else 0
+    activated = inner * (gate if _is_gated(layer, inner) else _gelu(base))
+    return 2 * (inputs + thin + heads + qkv + weights + activated + _normalised(base))
+
+
+def _is_gated(layer: Sequence[Matrix], inner: int) -> bool:
+    return sum(m.outputs for m in layer if m.role == "mlp in") >= 2 * inner > 0
 
 
 def _gelu(base: Architecture) -> int:
@@ -332,11 +357,11 @@ def working_bytes(
 
 
 def heap(base: Architecture, project: Project, tokens: int, width: int, device: Device) -> list[Part]:
-    """What the C library's heap holds beyond what is in use: every linear layer's output, and with an adapter the
-    update, the scaled update and the sum, of all layers."""
+    """What the C library's heap holds beyond what is in use: every linear layer's output, and where PEFT computes an
+    adapter's the update, the scaled update and the sum, of all layers."""
     if device != "cpu":
         return []
-    targets = {m.name for m in base.targets(project.lora)}
+    targets = set() if _is_lean(project, width) else {m.name for m in base.targets(project.lora)}
     small = [m for m in base.linear if tokens * m.outputs * width < 2**25]
     passing = sum(m.outputs * (4 if m.name in targets else 1) for m in small) * width * tokens
     return [Part("heap", int(KEPT_BY_MALLOC * passing), "freed blocks that the C library does not use again")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable
@@ -198,18 +199,22 @@ def test_gradients_and_moments_are_those_of_torch(base_of: BaseOf) -> None:
     assert found["gradients"] == found["adapter"] == sum(t.numel() * 4 for t in grads)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("family", ["llama", "qwen2", "phi3", "gpt_neox"])
-def test_activations_are_about_what_the_backward_pass_keeps(base_of: BaseOf, family: str) -> None:
-    """Within a third; what is measured is every distinct storage that autograd saves."""
+def test_activations_are_about_what_the_backward_pass_keeps(base_of: BaseOf, family: str, dtype: str) -> None:
+    """Within a third; what is measured is every distinct storage that autograd saves in the pass that training makes."""
     import numpy as np
     import torch
 
+    from engine.models.products import Products
     from engine.tokens.examples import Example, collate
     from engine.training import lora
 
-    table = project(lora={"r": 8}, model={"quantization": "none"})
-    loaded = tiny.tiny_loaded(base_of(family))
+    tables = {"lora": {"r": 8}, "model": {"quantization": "none", "dtype": dtype}, "launch": {"device": "cpu"}}
+    table = project(**tables)
+    loaded = tiny.tiny_loaded(base_of(family), dtype=dtype)
     lora.attach(loaded, table.lora, "base", None, 0)
+    products = Products(loaded, lora.NAME) if dtype == "bfloat16" else contextlib.nullcontext()
     weights = {p.untyped_storage().data_ptr() for p in loaded.causal.parameters()}
     saved: dict[int, int] = {}
 
@@ -221,10 +226,10 @@ def test_activations_are_about_what_the_backward_pass_keeps(base_of: BaseOf, fam
 
     lengths = [60, 50, 40, 30, 20]
     rows = [Example(np.arange(5, 5 + n, dtype=np.int32), np.ones(n, np.float32), "row") for n in lengths]
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), products:
         hidden = loaded.hidden(collate(rows))
     assert hidden.requires_grad
-    found = parts_of(base_of(family), lora={"r": 8}, model={"quantization": "none"}, launch={"device": "cpu"})
+    found = parts_of(base_of(family), **tables)
     assert found["activations"] == pytest.approx(sum(saved.values()), rel=0.34)
 
 
