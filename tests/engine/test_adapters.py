@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import adapters
@@ -150,7 +150,6 @@ def test_initialisations_that_leave_the_base_alone(init: object) -> None:
     adapters.require_mergeable({"init_lora_weights": init}, Path())
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(MODULES),
     st.dictionaries(patterns, st.integers(1, 64), max_size=3),

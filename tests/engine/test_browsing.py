@@ -293,7 +293,7 @@ def lasting(tmp_path_factory) -> Asking:
 
 
 @given(st.one_of(st.binary(max_size=60), st.tuples(REQUEST, st.dictionaries(NAMES, VALUES, max_size=3))))
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
 def test_whatever_comes_has_an_answer(lasting: Asking, given_line) -> None:
     line = given_line if isinstance(given_line, bytes) else json.dumps({**given_line[1], **given_line[0]}).encode()
     line = line.replace(b"\n", b" ")

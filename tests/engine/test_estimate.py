@@ -160,7 +160,7 @@ def held(model: Any) -> int:
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from(["nf4", "fp4", "int8", "none"]), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_fewer_bits_take_fewer_bytes(inputs: int, outputs: int, kind: str, double: bool) -> None:
     matrix = Matrix("layers.0.mlp.up_proj", inputs, outputs, "mlp in", 0)
     count = estimate.matrix_bytes(matrix, kind, double, 2)

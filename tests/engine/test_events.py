@@ -49,7 +49,7 @@ ANY_EVENT = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(ANY_EVENT)
 def test_every_kind_comes_back_as_it_was(event: events.AnyEvent) -> None:
     line = events.encode(event)
@@ -83,7 +83,6 @@ def test_what_json_cannot_say_is_null_and_nan_again(value: float) -> None:
 @example(b"[" * 10_000)
 @example(b'{"kind": "note", "text": 1}')
 @example(b"7")
-@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_a_line_that_is_no_event_is_passed_over(line: bytes) -> None:
     assert events.decode(line) is None
@@ -115,7 +114,7 @@ def test_a_text_that_utf8_cannot_say_is_escaped(tmp_path: Path) -> None:
 TORN = st.sampled_from([b"", b'{"kind":"no', b"\xc3"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(ANY_EVENT, max_size=6), st.lists(st.floats(0, 1), max_size=8), TORN)
 def test_any_cut_of_the_stream_gives_each_event_once(
     tmp_path_factory: pytest.TempPathFactory, said: list[events.AnyEvent], cuts: list[float], torn: bytes

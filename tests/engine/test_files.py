@@ -61,7 +61,7 @@ def is_whole(folder: Path, data: bytes) -> bool:
 
 
 @given(st.binary() | st.text(st.characters(codec="utf-8")))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_what_is_written_is_there(tmp_path_factory: pytest.TempPathFactory, data: bytes | str) -> None:
     path = tmp_path_factory.getbasetemp() / "made" / "of [brackets]" / "file.json"
     files.write_atomic(path, data)

@@ -254,7 +254,7 @@ class CountingRows:
     st.none() | st.integers(20, 40),
 )
 @example([(29, 13)] + [(28, 2)] * 15 + [(3, 25)] * 15, 14, 16 * 43, None)  # one that ends late would widen the next
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_coming_and_going_of_rows_keeps_the_bound_and_gives_each_its_answer(
     made: list[tuple[int, int]], longest: int, batch_tokens: int, limit: int | None
 ):

@@ -60,7 +60,7 @@ def by_number(path: Path, page: int) -> list[tuple] | str:
     every=st.sampled_from([1, 2, 3, 64]),
     page=st.integers(1, 7),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_rows_by_number_are_the_rows_of_the_reader(tmp_path_factory, name, lines, mark, last, every, page) -> None:
     path = tmp_path_factory.mktemp("index") / name
     data = b"".join(line + end for line, end in lines)

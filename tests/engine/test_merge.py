@@ -191,7 +191,7 @@ def steps_between(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (order(a) - order(b)).abs()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kind=st.sampled_from(["linear", "conv1d", "embedding"]),
     dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),

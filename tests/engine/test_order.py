@@ -37,7 +37,7 @@ def epoch_of(order: Order, epoch: int) -> list[list[int]]:
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(LENGTHS, TABLES)
 def test_every_epoch_is_a_permutation_and_its_steps_keep_their_size(lengths: list[int], table: TrainTable) -> None:
     order = Order(lengths, table)
@@ -56,7 +56,7 @@ def test_every_epoch_is_a_permutation_and_its_steps_keep_their_size(lengths: lis
             assert all(len(step) == table.examples_per_step for step in steps[:-1])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(LENGTHS, TABLES, st.permutations(range(12)))
 def test_a_step_does_not_depend_on_what_was_asked_before(
     lengths: list[int], table: TrainTable, asked: list[int]

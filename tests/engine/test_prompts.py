@@ -195,7 +195,7 @@ NASTY = st.lists(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(turns=st.lists(st.tuples(NASTY, NASTY), min_size=1, max_size=3))
 def test_no_text_changes_what_is_learned(
     families: dict[str, Template], family: str, turns: list[tuple[str, str]]

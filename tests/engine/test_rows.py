@@ -20,7 +20,7 @@ from engine.rows.reader import Refusal, Row, Source
 from engine.rows.shapes import Conversation, Document, Message, Pair
 
 SHARED = Path(__file__).parents[3] / "shared"
-fresh_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+fresh_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 TRICKY = [
     "007",

@@ -17,7 +17,7 @@ from engine.errors import InputError
 from engine.rows import reader
 from engine.rows.reader import Refusal, Row, Source
 
-fresh_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+fresh_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 
 
 def read_all(root: Path, name: str) -> tuple[list[Row], list[Refusal]]:

@@ -64,7 +64,7 @@ def test_scores_that_are_not_numbers_are_a_failure_with_advice(bad: float):
     st.sampled_from([0, 1, 3, 7, 12, 50]),
     st.sampled_from([1.0, 0.9, 0.5, 0.05]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_tokens_come_as_often_as_transformers_processors_say(seed: int, temperature: float, top_k: int, top_p: float):
     """Evenly spaced draws hit every token as often as its probability says, to within one."""
     from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
@@ -94,7 +94,7 @@ def test_seeded_draws_follow_the_distribution():
 
 
 @given(st.lists(st.floats(0.0, 1.0, exclude_min=True), min_size=1, max_size=20))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_token_without_probability_is_never_drawn(uniforms: list[float]):
     logits = torch.full((len(uniforms), 10), float("-inf"))
     logits[:, [2, 7]] = torch.tensor([0.0, -40.0])
@@ -107,7 +107,7 @@ def pieces_of(stream: TextStream, ids: list[int]) -> list[str]:
 
 
 @given(st.text())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_streamed_text_is_the_decoded_text_without_a_broken_character(text: str):
     ids = TOKENIZER(text, add_special_tokens=False).input_ids
     pieces = pieces_of(TextStream(TOKENIZER), ids)
@@ -118,7 +118,7 @@ def test_streamed_text_is_the_decoded_text_without_a_broken_character(text: str)
 
 @pytest.mark.parametrize("tokenizer", [TOKENIZER, BYTES], ids=["byte level", "byte fallback"])
 @given(data=st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_tokens_stream_to_what_they_decode_to(tokenizer: Any, data: st.DataObject):
     """Also half characters, stray bytes, special tokens in the middle, and ids that are no token."""
     ids = data.draw(st.lists(st.integers(0, len(tokenizer) + 2), max_size=30))
@@ -143,7 +143,7 @@ def cut(text: str, stops: list[str]) -> tuple[str, bool]:
 
 
 @given(st.text("ab#\n é", max_size=40), st.lists(st.text("ab#\n é", min_size=1, max_size=4), max_size=3))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_stream_ends_before_the_first_stop_text_and_never_shows_a_part_of_it(text: str, stops: list[str]):
     stream, shown = TextStream(TOKENIZER, stops), ""
     wanted, stopped = cut(text, stops)

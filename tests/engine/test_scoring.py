@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import WorkFailed
@@ -91,7 +91,6 @@ def test_windows_score_every_token_once(length, context):
         assert end - 1 - start == min(context, length - 1)  # and no window wastes context that there is
 
 
-@settings(deadline=None)  # the first example imports lm-eval
 @given(st.integers(1, 200), st.integers(1, 60))
 def test_windows_are_those_of_lm_eval(length, context):
     utils = pytest.importorskip("lm_eval.utils")
@@ -197,7 +196,6 @@ def test_bytes_are_those_of_the_text(llama):
         assert score(llama, [example], "completion")[0].nbytes == len(text.encode())
 
 
-@settings(deadline=None)  # the first example trains the tokenizer
 @given(st.text(max_size=20), st.data())
 def test_bytes_of_stretches_add_up_to_the_text(text, data):
     tokenizer = tiny.tiny_tokenizer()

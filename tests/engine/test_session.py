@@ -301,7 +301,7 @@ def repr_json(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(LINES, min_size=1, max_size=5))
 def test_whatever_is_sent_the_session_goes_on(session, lines: list[bytes]) -> None:
     _, folder = session

@@ -234,6 +234,7 @@ def test_prompts_are_answered_while_it_measures_and_it_can_be_cancelled(
     call: Call, workspace: Path, base_of: Any
 ) -> None:
     project(base_of(), 2)
+    write_rows(Path("data/demo.jsonl"), pairs(300))  # it is not to be done before it is cancelled, on a crowded machine
     assert call("train", "demo")[0] == 0
     text = Path("projects/demo/project.toml").read_text().replace("max_new_tokens = 4", "max_new_tokens = 60")
     Path("projects/demo/project.toml").write_text(text)

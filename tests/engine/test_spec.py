@@ -131,7 +131,7 @@ def agree(values: dict[str, dict[str, Any]]) -> bool:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(EVERYTHING)
 def test_whatever_is_set_comes_back(values: dict[str, dict[str, Any]]) -> None:
     """From the file that `new` writes, from the copy that a run keeps, and from an ordinary TOML writer."""
@@ -330,7 +330,7 @@ def test_keys_that_contradict_each_other(text: str, said: str) -> None:
 
 
 @example('[train]\nepochs = "\\ud800"')
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(st.sampled_from('[]{}="\'#.,\n\\train epochs=13"""\r\t\x00\x7fé'), max_size=60))
 def test_any_text_is_a_project_or_a_list_of_mistakes(text: str) -> None:
     for line in mistakes(text):
@@ -463,7 +463,7 @@ def paths_of(value: Any, path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
     return set().union(*({(*path, k)} | paths_of(v, (*path, k)) for k, v in value.items()))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(documents())
 def test_the_place_of_a_key_points_at_the_key(text: str) -> None:
     try:

@@ -39,7 +39,7 @@ EXAMPLES = st.lists(st.tuples(st.integers(0, 2**31 - 1), st.sampled_from([0.0, 1
 
 
 @given(st.lists(EXAMPLES, min_size=1, max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_targets_never_cross_examples(examples: list[Example]) -> None:
     batch = collate(examples)
     assert batch.segments == tuple(map(len, examples))
@@ -73,7 +73,7 @@ def test_a_digest_is_of_ids_and_weights() -> None:
 # --- packing
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 70), max_size=60), st.integers(1, 60), st.randoms())
 def test_packs_are_a_partition_within_capacity(lengths: list[int], capacity: int, rng: random.Random) -> None:
     bins = best_fit_decreasing(lengths, capacity)
@@ -106,7 +106,7 @@ def test_ties_go_to_the_lower_index() -> None:
     assert best_fit_decreasing([3, 7, 12, 7, 3], 10) == [[2], [1, 0], [3, 4]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 70), max_size=60), st.integers(1, 60))
 def test_runs_are_bounded_by_tokens_longest_first(lengths: list[int], limit: int) -> None:
     runs = split_by_tokens(lengths, limit)
@@ -136,7 +136,7 @@ STORED = st.builds(
 EXTRA = st.dictionaries(st.text(max_size=4), st.lists(st.text(max_size=4) | st.integers(), max_size=3), max_size=3)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(STORED, max_size=5), EXTRA, st.data())
 def test_stored_examples_come_back_or_nothing_does(
     tmp_path_factory: pytest.TempPathFactory, examples: list[Example], extra: dict[str, Any], data: st.DataObject
@@ -211,7 +211,7 @@ def segments_of(turns: list[tuple[str, str, str, str, str]]) -> list[Segment]:
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "byte-level without", "first without"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(turns=TURNS)
 def test_what_stands_before_an_answer_is_the_beginning_of_the_whole(
     encoders: dict[str, Encoder], kind: str, turns: list[tuple[str, str, str, str, str]]
@@ -227,7 +227,7 @@ def test_what_stands_before_an_answer_is_the_beginning_of_the_whole(
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "byte-level without", "first without"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(turns=TURNS)
 def test_no_special_token_comes_from_text_of_the_users(
     encoders: dict[str, Encoder], kind: str, turns: list[tuple[str, str, str, str, str]]
@@ -242,7 +242,7 @@ def test_no_special_token_comes_from_text_of_the_users(
 
 
 @pytest.mark.parametrize("kind", LOSSLESS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(turns=TURNS)
 def test_no_text_is_lost_or_added(
     encoders: dict[str, Encoder], kind: str, turns: list[tuple[str, str, str, str, str]]

@@ -17,7 +17,7 @@ from workbench.jobs.lines import Found, IndexThread, LineIndex, find
 
 WORDS = st.sampled_from([b"ab", b"AB", b"\n", b"\r\n", b"x" * 50, b" ", b"\xff", "é".encode(), b""])
 DATA = st.lists(WORDS, max_size=40).map(b"".join)
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def split(data: bytes) -> list[bytes]:

@@ -108,7 +108,7 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(PIECES, max_size=25).map("".join), st.integers(-2, 40), st.integers(-2, 90), st.booleans())
 def test_never_raises_and_stays_on_the_line(text: str, row: int, column: int, asked: bool) -> None:
     lines = text.split("\n")
@@ -120,7 +120,7 @@ def test_never_raises_and_stays_on_the_line(text: str, row: int, column: int, as
             assert 0 <= found.start <= min(column, len(lines[row])) and found.end <= len(lines[row])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from([(t, k) for t, m in TABLES.items() for k in m.model_fields]), st.integers(0, 3))
 def test_a_typed_key_is_found_in_its_table(key: tuple[str, str], shorter: int) -> None:
     table, name = key

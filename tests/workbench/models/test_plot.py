@@ -24,7 +24,7 @@ def series_of(y: list[float], gap: float = 1.0) -> Series:
     return made
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(y=curves, count=st.integers(1, 300), window=st.tuples(st.floats(0, 1), st.floats(0, 1)))
 @example(y=[0.0] * FACTOR**2 + [9.0] + [0.0] * 900, count=4, window=(0.0, 1.0))
 def test_every_visible_point_lies_within_its_column(y: list[float], count: int, window: tuple[float, float]) -> None:
@@ -45,7 +45,7 @@ def test_every_visible_point_lies_within_its_column(y: list[float], count: int, 
         assert (found[0].first, found[-1].last) == (shown[0][1], shown[-1][1])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(y=curves, width=st.integers(1, 60), height=st.integers(1, 20), log=st.booleans())
 def test_the_extremes_reach_the_edges(y: list[float], width: int, height: int, log: bool) -> None:
     series, dots = series_of(y), Dots(width, height)
@@ -69,7 +69,7 @@ def test_the_extremes_reach_the_edges(y: list[float], width: int, height: int, l
     assert all(axis.low - slack <= t <= axis.high + slack for t in ticks)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     y=curves,
     cut=st.integers(0, 3000),
@@ -89,7 +89,7 @@ def test_the_pyramid_knows_the_extremes_also_after_points_were_cut(
     assert series.extremes(a, b) == ((min(part), max(part)) if part else (math.inf, -math.inf))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(y=st.lists(values, min_size=1, max_size=300), weight=st.sampled_from([0.5, 0.9, 0.99]), cut=st.integers(0, 300))
 def test_smoothing_bit_by_bit_is_smoothing_at_once(y: list[float], weight: float, cut: int) -> None:
     series = Series()

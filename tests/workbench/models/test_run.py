@@ -140,7 +140,7 @@ kinds = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(parts=st.lists(kinds, max_size=12), cuts=st.lists(st.integers(0, 90), max_size=6))
 def test_any_cut_of_the_log_folds_to_the_same(parts: list, cuts: list[int]) -> None:
     import copy

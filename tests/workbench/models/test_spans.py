@@ -36,7 +36,7 @@ def test_every_mistake_of_the_engine_has_its_mark() -> None:
     assert [w.text for w in check_text(text)] == [m.problem for m in caught.value.mistakes]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.text(max_size=60), st.integers(-3, 20), st.integers(-3, 90), st.text(max_size=10))
 def test_is_never_empty_nor_outside(text: str, line: int, column: int, words: str) -> None:
     lines = text.split("\n")
@@ -46,7 +46,7 @@ def test_is_never_empty_nor_outside(text: str, line: int, column: int, words: st
     assert m.start <= len(lines[m.row])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(
         st.sampled_from(["[lora]\n", "r = 8\n", "[", '"', "'''", "=", "#", "\n", "x", "\x1b", "é", "1"]), max_size=20

@@ -68,7 +68,7 @@ def test_double_quantization_is_that_of_bitsandbytes() -> None:
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=200))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_weight_is_further_off_than_half_the_widest_gap(weights: list[float]) -> None:
     widest = max(b - a for a, b in pairwise(NF4)) / 2
     for block in quantize(weights):
@@ -101,7 +101,7 @@ def test_rounding_to_bfloat16_is_torchs() -> None:
 
 
 @given(st.sampled_from(["constant", "linear", "cosine"]), st.floats(0, 1), st.floats(0, 1), st.integers(1, 300))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_the_schedule_is_the_engines(schedule: str, warmup: float, low: float, steps: int) -> None:
     from engine.training import order
 
@@ -111,7 +111,7 @@ def test_the_schedule_is_the_engines(schedule: str, warmup: float, low: float, s
 
 
 @given(st.lists(st.tuples(st.floats(0.0, 500.0), st.integers(1, 60)), min_size=1, max_size=40))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_a_perplexity_is_of_all_tokens(rows: list[tuple[float, int]]) -> None:
     found = perplexities(rows)
     assert found.of_all == pytest.approx(math.exp(sum(n for n, _ in rows) / sum(t for _, t in rows)))
@@ -198,7 +198,7 @@ HOSTILE = st.text(st.sampled_from("ab \x1b[]\u202e\U0001f600/一"), max_size=80)
 
 
 @given(HOSTILE, st.integers(20, 120))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_hostile_text_is_shown_and_does_nothing(text: str, width: int) -> None:
     blocks = [
         Heading(text),
