@@ -124,6 +124,7 @@ class AnswerText(ScrollView):
             self._scroll_by_growing(top)
         else:
             self.scroll_to(y=top, animate=False, immediate=True)
+            self.refresh()
 
     def _resize_to(self, size: Size) -> None:
         """Another size of the text. A screen is laid out anew only where that makes a scroll bar come or go."""
