@@ -28,10 +28,25 @@ class FindLog(Log):
         self._wanted, self._case = "", False
         self._found: list[int] = []
         self._at = -1
+        self._follows = True
 
     def add(self, lines: Iterable[str]) -> None:
-        """Write lines; the end stays in sight where it was, unless something is being looked for."""
-        self.write_lines([line or " " for line in lines], scroll_end=None if not self._wanted else False)
+        """Write lines; the end stays in sight until one scrolls up, or while something is being looked for."""
+        self.write_lines([line or " " for line in lines], scroll_end=False)
+        self._keep_up()
+        self.call_after_refresh(self._keep_up)  # a long line may have brought a scroll bar below
+
+    def _keep_up(self) -> None:
+        if self._follows and not self._wanted and not self.is_vertical_scrollbar_grabbed:
+            self.scroll_end(animate=False, immediate=True, x_axis=False)
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        self._follows = round(new_value) >= self.max_scroll_y or (self._follows and new_value >= old_value)
+
+    def on_resize(self) -> None:
+        """With less height the end would be out of sight, and Textual's log would no longer follow it."""
+        self._keep_up()
 
     def matches(self, text: str, case: bool) -> int | None:
         self._wanted, self._case, self._at = text if case else text.casefold(), case, -1
