@@ -97,7 +97,7 @@ async def storm(
             await pilot.press(pressed[-1])
             assert app.is_running, pressed[-12:]
             assert time.monotonic() - begun < 20, f"frozen by {pressed[-12:]}"
-            if mirrors and mirrors[-1].settled:
+            if number % 5 == 4 and mirrors and mirrors[-1].settled:
                 compared += 1
                 assert not (wrong := mirrors[-1].differences()), (wrong, pressed[-12:])
             if number % 25 == 24:
@@ -110,7 +110,7 @@ async def storm(
                 break
             await pilot.press("escape", "escape")
         assert len(app.screen_stack) == 1, (app.screen_stack, pressed[-12:])
-        assert compared > presses / 4
+        assert compared > presses / 20
 
 
 @pytest.mark.parametrize(("size", "seed"), [((80, 24), 1), pytest.param((120, 40), 2, marks=pytest.mark.slow)])
