@@ -317,3 +317,9 @@ def test_check_says_what_a_run_needs(call: Any, base_of: BaseOf) -> None:
     code, out, err = call("check", "p")
     assert code == 0
     assert "needs about" in out + err
+
+
+def test_it_counts_with_the_numbers_that_the_engine_computes_with() -> None:
+    from engine.models import causal, loss
+
+    assert (estimate.WHOLE_ATTENTION, estimate.LOGITS_AT_ONCE) == (causal.WHOLE, loss.CHUNK_ELEMENTS)

@@ -31,7 +31,7 @@ class FindLog(Log):
         self._follows = True
 
     def add(self, lines: Iterable[str]) -> None:
-        """Write lines; the end stays in sight until one scrolls up, or while something is being looked for."""
+        """Write lines; the end stays in sight until one scrolls up or looks for something."""
         self.write_lines([line or " " for line in lines], scroll_end=False)
         self._keep_up()
         self.call_after_refresh(self._keep_up)  # a long line may have brought a scroll bar below
