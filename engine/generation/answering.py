@@ -222,7 +222,7 @@ class _Batch:
         memory.release(self.loaded.device)
 
     def _advance(self) -> None:
-        going = [i for i, w in enumerate(self.inside) if not w.done]
+        going = _places_kept([w.done for w in self.inside])
         entering = self._entering([self.inside[i] for i in going])
         done = len(self.inside) - len(going)
         if done and (entering or done * 8 >= len(self.inside) or self._outgrown(going)):
@@ -258,6 +258,12 @@ class _Batch:
         for w, token in zip(writing, tokens, strict=True):
             if not w.done:
                 w.take(token, how.stop_ids, self.on_token)
+
+
+def _places_kept(done: Sequence[bool]) -> list[int]:
+    """Places that are not done, those at the end in the gaps that others leave, so that few have to move."""
+    going = [place for place, left in enumerate(done) if not left]
+    return [place if not done[place] else going.pop() for place in range(len(going))]
 
 
 def _longest_last(writing: list[Writing]) -> list[Writing]:

@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 import psutil
 import torch
 from torch import nn
-from torch.nn.functional import linear, pad
+from torch.nn.functional import linear
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from engine.errors import InputError
@@ -31,9 +31,10 @@ from engine.models.loaded import Loaded
 
 
 class Columns(DynamicLayer):
-    """Keys and values of one attention layer, (rows, heads, columns, head width), with room to grow.
+    """Keys and values of one attention layer, (rows, heads, columns, head width), kept in stores with room to grow.
 
-    transformers' own layer copies everything at every token; this one writes a column, and copies once in `ROOM`.
+    transformers' own layer copies everything at every token. This one writes a column; rows that leave are overwritten
+    by those behind them, rows that enter get a place below, and all is copied once in `ROOM` columns.
     """
 
     ROOM = 64
@@ -43,6 +44,7 @@ class Columns(DynamicLayer):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._stores: tuple[torch.Tensor, ...] = ()
+        self._first = self._last = 0
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -52,17 +54,30 @@ class Columns(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
             self._set(key_states, value_states)
             return key_states, value_states
-        used, end = self.keys.shape[-2], self.keys.shape[-2] + key_states.shape[-2]
-        if not self._stores or end > self._stores[0].shape[-2]:
-            self._stores = tuple(pad(x, (0, 0, 0, end - used + self.ROOM)) for x in (self.keys, self.values))
+        rows, count = len(self.keys), key_states.shape[-2]
+        self._make_room(right=count)
         for store, new in zip(self._stores, (key_states, value_states), strict=True):
-            store[..., used:end, :] = new
-        self.keys, self.values = (store[..., :end, :] for store in self._stores)
+            store[:rows, :, self._last : self._last + count] = new
+        self._last += count
+        self._show(rows)
         return self.keys, self.values
 
-    def keep(self, rows: torch.Tensor, skip: int) -> None:
+    def keep(self, rows: list[int], skip: int) -> None:
         """Only these rows, without the first `skip` columns."""
-        self._set(*(x[..., skip:, :].index_select(0, rows) for x in (self.keys, self.values)))
+        device = self.keys.device
+        if not self._stores or len(rows) > len(self._stores[0]):
+            index = torch.tensor(rows, device=device)
+            self._set(*(x[..., skip:, :].index_select(0, index) for x in (self.keys, self.values)))
+            return
+        moved = [place for place, row in enumerate(rows) if place != row]
+        self._first += skip
+        if moved:
+            places = torch.tensor(moved, device=device)
+            sources = torch.tensor([rows[place] for place in moved], device=device)
+            for store in self._stores:
+                window = store[:, :, self._first : self._last]
+                window.index_copy_(0, places, window.index_select(0, sources))
+        self._show(len(rows))
 
     def align(self, source: torch.Tensor) -> None:
         """Column `source[row, c]` of each row becomes its column c."""
@@ -71,9 +86,35 @@ class Columns(DynamicLayer):
 
     def join(self, other: Columns) -> None:
         """The rows of `other` below these; the narrower of the two gets empty columns at its left."""
-        width = max(self.keys.shape[-2], other.keys.shape[-2])
-        pairs = ((self.keys, other.keys), (self.values, other.values))
-        self._set(*(torch.cat([pad(x, (0, 0, width - x.shape[-2], 0)) for x in pair]) for pair in pairs))
+        rows, entering = len(self.keys), len(other.keys)
+        left = max(0, other.keys.shape[-2] - self.keys.shape[-2])
+        self._make_room(rows=entering, left=left)
+        begin = self._last - other.keys.shape[-2]
+        for store, new in zip(self._stores, (other.keys, other.values), strict=True):
+            store[:rows, :, self._first - left : self._first] = 0.0  # masked, but 0 x NaN is NaN
+            store[rows : rows + entering, :, self._first : begin] = 0.0
+            store[rows : rows + entering, :, begin : self._last] = new
+        self._first -= left
+        self._show(rows + entering)
+
+    def _make_room(self, rows: int = 0, left: int = 0, right: int = 0) -> None:
+        """Stores that take so many rows and columns more: those that are there, or larger copies."""
+        count, _, width, _ = self.keys.shape
+        if self._stores and self._first >= left:
+            places, columns = self._stores[0].shape[0], self._stores[0].shape[2]
+            if count + rows <= places and self._last + right <= columns:
+                return
+        places = count + rows + (count + rows) // 8 if rows else count
+        made = []
+        for x in (self.keys, self.values):
+            store = x.new_empty(places, x.shape[1], left + width + right + self.ROOM, x.shape[3])
+            store[:count, :, left : left + width] = x
+            made.append(store)
+        self._stores, self._first, self._last = tuple(made), left, left + width
+        self._show(count)
+
+    def _show(self, rows: int) -> None:
+        self.keys, self.values = (store[:rows, :, self._first : self._last] for store in self._stores)
 
     def _set(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         self.keys, self.values, self._stores = keys, values, ()
@@ -144,9 +185,8 @@ class Rows:
         if not rows:
             self._cache = None
             return
-        index = torch.tensor(rows, device=self.loaded.device)
         for layer in self._cache.layers:
-            layer.keep(index, width - max(self.lengths))
+            layer.keep(list(rows), width - max(self.lengths))
 
     def _new_cache(self) -> Cache:
         if self.alone:
@@ -272,14 +312,19 @@ def _product(dense: torch.Tensor, layer: nn.Linear, x: torch.Tensor) -> torch.Te
     return product(x.to(dense.dtype), dense, bias).to(x.dtype)
 
 
-_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_ONEDNN = (
+    torch.backends.mkldnn.is_available()
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+)
 
 
 def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """`linear`, without a gradient; for more than one row in fp32 on a CPU by oneDNN.
 
     torch leaves these to a BLAS that packs its operands first, and for few rows takes twice as long as for one. oneDNN,
-    which torch has for other types, takes about as long for eight rows as for one. Equal rows give equal results.
+    which torch has for other types, takes about as long for eight rows as for one where there is AVX-512; without it
+    the BLAS is 1.1 to 2 times as fast. Equal rows give equal results.
     """
     single = x.numel() <= x.shape[-1]
     if single or not _ONEDNN or x.dtype != torch.float32 or x.device.type != "cpu" or not weight.is_contiguous():
