@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # some twenty trainings, killed and gone on with: 3 minutes alone, over 5 on a busy machine
 def test_killed_at_every_moment(base_of: Callable[..., Path], tmp_path: Path) -> None:
     """Twice on its way, then resumed: the same bytes as if nothing had happened, and never a half of anything."""
     command = [sys.executable, "-m", "tests.engine.killing_training", str(base_of("llama")), str(tmp_path)]
