@@ -12,17 +12,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.control import Control
-from textual._compositor import ChopsUpdate, Compositor
+from textual._compositor import ChopsUpdate, Compositor, ReflowResult
 from textual._context import visible_screen_stack
-from textual.geometry import Region
+from textual.geometry import Region, Size
 from textual.strip import Strip
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from textual.screen import Screen
+    from textual.widget import Widget
 
 Span = tuple[int, int]
 """Cells of a line, from the first to behind the last."""
+Places = dict["Widget", tuple[Region, Region]]
+"""Where widgets stand, and the part of the screen on which they are seen."""
 Sent = dict[int, dict[int, Strip]]
 """Pieces of lines on the terminal: line, first cell, what was written there."""
 
@@ -35,6 +38,29 @@ class Sparing(Compositor):
         self._left: dict[int, list[Span]] | None = None
         self._sent: Sent = {}
         self._sent_cuts: list[list[int]] | None = None
+        self._stood: Places = {}
+
+    def reflow(self, parent: Widget, size: Size) -> ReflowResult:
+        result = super().reflow(parent, size)
+        self._mark_moves()
+        return result
+
+    def reflow_visible(self, parent: Widget, size: Size) -> set[Widget]:
+        exposed = super().reflow_visible(parent, size)
+        self._mark_moves()
+        return exposed
+
+    def _mark_moves(self) -> None:
+        """Where widgets stand that did not stand there before, and where they stood, is to be drawn.
+
+        Textual compares with the last arrangement it made of all widgets, which is not what the terminal shows after
+        scrolling, or after somebody asked where a widget is: what stood only there would stay on the terminal.
+        """
+        stand = self.visible_widgets
+        if stand is not self._stood:
+            moved = stand.items() ^ self._stood.items()
+            self._dirty_regions.update(seen for _, (region, clip) in moved if (seen := region.intersection(clip)))
+            self._stood = stand
 
     def render_update(
         self, full: bool = False, screen_stack: list[Screen] | None = None, simplify: bool = False
@@ -42,6 +68,7 @@ class Sparing(Compositor):
         if simplify:
             return super().render_update(full, screen_stack, simplify)
         visible_screen_stack.set(screen_stack or [])
+        self._mark_moves()
         if full or self.size.region in self._dirty_regions:
             self._dirty_regions.add(self.size.region)
             self._sent_cuts = None

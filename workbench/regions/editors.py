@@ -26,13 +26,13 @@ class EditorGroup(Vertical):
     EditorGroup ContentSwitcher { height: 1fr; width: 1fr; }
     """
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.switcher = ContentSwitcher()  # held: a group that is on its way out is still asked what is in front
+
     def compose(self) -> ComposeResult:
         yield TabStrip()
-        yield ContentSwitcher()
-
-    @property
-    def switcher(self) -> ContentSwitcher:
-        return self.query_one(ContentSwitcher)
+        yield self.switcher
 
     @property
     def all(self) -> list[Editor]:
