@@ -92,6 +92,27 @@ async def test_the_terminal_shows_what_a_whole_screen_would(monkeypatch: pytest.
             assert mirrors[-1].updates > 30
 
 
+async def test_nothing_stays_of_what_went_before_somebody_asked_for_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After scrolling, a question for a widget out of sight arranges all widgets, and the next frame finds no change."""
+    monkeypatch.setattr(Board, "compositor", Sparing)
+    with mirrored(monkeypatch) as mirrors:
+        app = Boards()
+        async with app.run_test(size=(40, 10)) as pilot:
+
+            async def drawn() -> str:
+                await pilot.pause()
+                await until(pilot, lambda: bool(mirrors) and mirrors[-1].settled)
+                return "\n".join(mirrors[-1].terminal.display)
+
+            assert "over" in await drawn()
+            app.screen.query(VerticalScroll)[1].scroll_to(y=1, animate=False)
+            await drawn()
+            app.screen.query_one("#over").display = False
+            assert app.screen.query(Static)[11].region.y > 10
+            assert "over" not in await drawn()
+            assert not mirrors[-1].differences()
+
+
 async def sent_by(monkeypatch: pytest.MonkeyPatch, compositor: type[Compositor]) -> tuple[Mirror, list[str]]:
     """What is sent, and which widgets are asked for lines, when one line of each column changes."""
     asked: list[str] = []
