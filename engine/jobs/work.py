@@ -18,6 +18,7 @@ from engine.errors import InputError, Stopped, WorkFailed
 from engine.events import Emit
 from engine.files import size_of, write_atomic
 from engine.jobs import record
+from engine.jobs.aside import aside
 from engine.store import ProjectFolder, Run, Workspace
 from engine.tables import Project
 
@@ -85,22 +86,33 @@ def train(
     ranks = ranks or ALONE
     divided = sharding.divides(project.launch.strategy, ranks)
     workspace = Workspace(folder.workspace)
+    alone = beside is None and ranks.count == 1
     beside = beside or _Alone(run, project, workspace, emit)
     if wrong := needs.problems(project, choose_device(project.launch).type):
         raise wrong[0]
 
-    def read() -> tuple[str, Any]:
+    def read() -> tuple[str, dataset.Rows]:
         location, tokenizer = tokenizer_of(project, workspace)
-        return location, dataset.load(project, workspace, tokenizer, emit)
+        return location, dataset.read(project, workspace, tokenizer, emit)
 
-    location, data = ranks.after_lead(read)
-    if len(set(ranks.gather([data.digest]))) > 1:
-        remedy = "let all machines see the same workspace, with the same versions"
-        raise InputError("the ranks have read different rows, or their tokenizers differ", remedy=remedy)
+    def base() -> tuple[Any, Any]:
+        loaded = load_base(project, workspace, emit, divided) if divided else beside.base()
+        return loaded, lora.attach(loaded, project.lora, location, project.model.revision, project.train.seed)
+
+    location, rows = ranks.after_lead(read)
+    if alone:
+        with contextlib.nullcontext(lambda told: None) if rows.stored else aside(rows.tokenise) as listen:
+            loaded, initial = base()
+            listen(emit)
+        data = rows.dataset(emit)
+    else:
+        data = ranks.after_lead(lambda: rows.dataset(emit))
+        if len(set(ranks.gather([data.digest]))) > 1:
+            remedy = "let all machines see the same workspace, with the same versions"
+            raise InputError("the ranks have read different rows, or their tokenizers differ", remedy=remedy)
+        loaded, initial = base()
     if ranks.leads:
         dataset.store_ledger(run.path / "ledger.json", data)
-    loaded = load_base(project, workspace, emit, divided) if divided else beside.base()
-    initial = lora.attach(loaded, project.lora, location, project.model.revision, project.train.seed)
     if divided:
         sharding.shard(loaded, project.model, ranks, choose_device(project.launch))
         emit(events.Note(text=f"{sharding.words(loaded)}; no prompts while this trains"))

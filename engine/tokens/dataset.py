@@ -101,15 +101,90 @@ def load(project: Project, workspace: Workspace, tokenizer: Any, emit: Emit) -> 
     """Read, split, render and tokenise a project's data.
 
     Raises:
-        InputError: a source cannot be read, its shape is unknown, more rows than data.max_refused cannot be used, or a
-            row is too long and train.overlong is "stop".
+        InputError: see `read` and `Rows.dataset`.
+    """
+    return read(project, workspace, tokenizer, emit).dataset(emit)
+
+
+@dataclass(frozen=True)
+class Side:
+    """The rows of one side before they are tokenised.
+
+    Attributes:
+        stored: where their examples are, or will be, found by the same rows, tokenizer and settings.
+    """
+
+    name: str
+    items: list[tuple[reader.Row, prompts.Item]]
+    ledger: Ledger
+    stored: Path
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A project's data, read and split; to be tokenised."""
+
+    project: Project
+    tokenizer: Any
+    shape: Shape
+    template: prompts.Template
+    train: Side
+    test: Side | None
+
+    @property
+    def stored(self) -> bool:
+        """Whether all of it was tokenised before."""
+        return all(side.stored.is_file() for side in (self.train, self.test) if side)
+
+    def tokenise(self, emit: Emit) -> tuple[Split, Split | None]:
+        """Examples of the training and the unseen rows, from where they are stored, or made and stored there; called once.
+
+        Raises:
+            InputError: a row is too long and train.overlong is "stop".
+        """
+
+        def split(side: Side) -> Split:
+            return _tokenise(side, self.project, self.template, self.tokenizer, emit)
+
+        return split(self.train), split(self.test) if self.test else None
+
+    def dataset(self, emit: Emit) -> Dataset:
+        """What `tokenise` gives, with what is to be said about it.
+
+        Raises:
+            InputError: see `tokenise`; or more rows than data.max_refused cannot be used.
+        """
+        train, test = self.tokenise(emit)
+        overlap = reader.overlap(self.train.items, self.test.items if self.test else [])
+        if overlap:
+            text = (
+                f"{len({b for _, b in overlap})} unseen rows stand among the training rows too "
+                f"(first: {overlap[0][1]} = {overlap[0][0]}); measured on them, the adapter only shows what it remembers"
+            )
+            emit(events.Note(text=text, level="warning"))
+        digest = hashlib.sha256(b"".join(e.digest() for e in train.examples)).hexdigest()
+        found = Dataset(train, test, self.shape, self.template, overlap, digest)
+        if found.hidden_tools:
+            emit(events.Note(text=found.hidden_tools, level="warning"))
+        for name, split in (("training", train), ("unseen", test)):
+            if split is not None:
+                emit(events.Note(text=f"{name} rows: {split.ledger.summary()}"))
+                _stop_if_refused(split.ledger, self.project.data)
+        return found
+
+
+def read(project: Project, workspace: Workspace, tokenizer: Any, emit: Emit) -> Rows:
+    """Read a project's data and keep its unseen rows apart.
+
+    Raises:
+        InputError: a source cannot be read, its shape is unknown, or the template cannot be used.
     """
     data = project.data
     emit(events.Stage(name="read rows", done=0, unit="rows"))
-    read = reader.load(
+    found = reader.load(
         source(data, "train"), workspace.root, shape=data.shape, columns=columns(data), limit=data.train_limit
     )
-    shape, train_items, train_ledger = read.shape, read.items, read.ledger
+    shape, train_items, train_ledger = found.shape, found.items, found.ledger
     test_items: list[tuple[reader.Row, prompts.Item]] | None = None
     test_ledger = Ledger()
     if data.test is not None:
@@ -117,35 +192,18 @@ def load(project: Project, workspace: Workspace, tokenizer: Any, emit: Emit) -> 
         test_items, test_ledger = other.items, other.ledger
     elif data.test_fraction > 0:
         train_items, test_items, test_ledger = _split(train_items, train_ledger, data)
-    emit(
-        events.Stage(
-            name="read rows",
-            done=train_ledger.read + test_ledger.read,
-            total=train_ledger.read + test_ledger.read,
-            unit="rows",
-        )
-    )
+    count = train_ledger.read + test_ledger.read
+    emit(events.Stage(name="read rows", done=count, total=count, unit="rows"))
     template = prompts.template_for(data, tokenizer)
-    train = _tokenise("training rows", train_items, train_ledger, project, template, tokenizer, workspace, emit)
-    test = None
-    if test_items is not None:
-        test = _tokenise("unseen rows", test_items, test_ledger, project, template, tokenizer, workspace, emit)
-    overlap = reader.overlap(train_items, test_items or [])
-    if overlap:
-        text = (
-            f"{len({b for _, b in overlap})} unseen rows stand among the training rows too "
-            f"(first: {overlap[0][1]} = {overlap[0][0]}); measured on them, the adapter only shows what it remembers"
-        )
-        emit(events.Note(text=text, level="warning"))
-    digest = hashlib.sha256(b"".join(e.digest() for e in train.examples)).hexdigest()
-    made = Dataset(train, test, shape, template, overlap, digest)
-    if made.hidden_tools:
-        emit(events.Note(text=made.hidden_tools, level="warning"))
-    for name, split in (("training", train), ("unseen", test)):
-        if split is not None:
-            emit(events.Note(text=f"{name} rows: {split.ledger.summary()}"))
-            _stop_if_refused(split.ledger, data)
-    return made
+    settings = json.dumps([project.train.max_length, project.train.overlong, template.fingerprint()])
+    how = [settings, tokenizer.backend_tokenizer.to_str()]
+
+    def side(name: str, items: list[tuple[reader.Row, prompts.Item]], ledger: Ledger) -> Side:
+        key = cache_key([*how, *(repr(item) + row.where for row, item in items)])
+        return Side(name, items, ledger, workspace.root / ".cache" / "tokens" / f"{key[:32]}.npz")
+
+    test = side("unseen rows", test_items, test_ledger) if test_items is not None else None
+    return Rows(project, tokenizer, shape, template, side("training rows", train_items, train_ledger), test)
 
 
 def _split(
@@ -177,23 +235,11 @@ def _stop_if_refused(ledger: Ledger, data: DataTable) -> None:
         )
 
 
-def _tokenise(
-    name: str,
-    items: list[tuple[reader.Row, prompts.Item]],
-    ledger: Ledger,
-    project: Project,
-    template: prompts.Template,
-    tokenizer: Any,
-    workspace: Workspace,
-    emit: Emit,
-) -> Split:
-    """Examples of all items, from the cache where they were made before; cut and refused rows go into the ledger."""
+def _tokenise(side: Side, project: Project, template: prompts.Template, tokenizer: Any, emit: Emit) -> Split:
+    """Examples of all rows, from the cache where they were made before; cut and refused rows go into the ledger."""
+    items, ledger = side.items, side.ledger
     max_length, overlong = project.train.max_length, project.train.overlong
-    rendered_from = (repr(item) + row.where for row, item in items)
-    settings = json.dumps([max_length, overlong, template.fingerprint()])
-    key = cache_key([settings, tokenizer.backend_tokenizer.to_str(), *rendered_from])
-    path = workspace.root / ".cache" / "tokens" / f"{key[:32]}.npz"
-    if (stored := load_examples(path)) is not None:
+    if (stored := load_examples(side.stored)) is not None:
         examples, extra = stored
         for where, reason in extra["dropped"]:
             ledger.drop(where, reason)
@@ -206,7 +252,7 @@ def _tokenise(
     examples, kept_items, dropped = [], [], []
     for number, (row, item) in enumerate(items):
         if number % 500 == 0 and number:
-            emit(events.Stage(name=f"tokenise {name}", done=number, total=len(items), unit="rows"))
+            emit(events.Stage(name=f"tokenise {side.name}", done=number, total=len(items), unit="rows"))
         try:
             example = encode(encoder, template, row.where, item, max_length, overlong)
         except RowError as error:
@@ -217,8 +263,8 @@ def _tokenise(
             ledger.recut(row.where)
         examples.append(example)
         kept_items.append((row, item))
-    emit(events.Stage(name=f"tokenise {name}", done=len(items), total=len(items), unit="rows"))
-    save_examples(path, examples, {"dropped": dropped})
+    emit(events.Stage(name=f"tokenise {side.name}", done=len(items), total=len(items), unit="rows"))
+    save_examples(side.stored, examples, {"dropped": dropped})
     return Split(examples, kept_items, ledger)
 
 

@@ -106,11 +106,10 @@ def collate(examples: Sequence[Example]) -> Batch:
 
 @dataclass(frozen=True, slots=True)
 class _Tokens:
-    """What the tokenizer makes of a stretch of text: ids, the characters of each, and its weight."""
+    """What the tokenizer makes of a stretch of text: ids, and the characters of each."""
 
     ids: list[int]
     offsets: list[tuple[int, int]]
-    weights: list[float]
 
 
 class Encoder:
@@ -150,7 +149,7 @@ class Encoder:
                 run, start = [], len(ids)
             else:
                 run = [*run, *stretch]
-                ids[start:], weights[start:] = tokens.ids, tokens.weights
+                ids[start:], weights[start:] = tokens.ids, _weights(tokens.offsets, run)
         if self.bos is not None:
             while ids[:2] == [self.bos, self.bos]:
                 ids, weights = ids[1:], weights[1:]
@@ -172,10 +171,9 @@ class Encoder:
             if all(end <= 1 for _, end in anchored.offsets[:before]):
                 encoded, lead = anchored, before
                 break
-        shift = 1 if lead else 0
-        offsets = [(begin - shift, end - shift) for begin, end in encoded.offsets[lead:]]
-        spans = [(begin, end, s.weight) for s, begin, end in _spans(segments)]
-        return _Tokens(encoded.ids[lead:], offsets, [_weight(spans, offset) for offset in offsets])
+        if not lead:
+            return _Tokens(encoded.ids, encoded.offsets)
+        return _Tokens(encoded.ids[lead:], [(begin - 1, end - 1) for begin, end in encoded.offsets[lead:]])
 
     def _backend(self, text: str, special: bool = True) -> Any:
         backend = self.tokenizer.backend_tokenizer
@@ -228,12 +226,14 @@ def _spans(segments: Sequence[Segment]) -> list[tuple[Segment, int, int]]:
     return [(s, end - len(s.text), end) for s, end in zip(segments, ends, strict=True)]
 
 
-def _weight(spans: list[tuple[int, int, float]], token: tuple[int, int]) -> float:
-    """The weight of a token that covers characters `token`: that of the last span it reaches into."""
-    at = bisect.bisect_left(spans, (max(token[1], token[0] + 1),)) - 1
-    while at >= 0 and spans[at][0] == spans[at][1]:  # an empty span covers nothing
-        at -= 1
-    return spans[at][2] if at >= 0 else 0.0
+def _weights(tokens: Sequence[tuple[int, int]], segments: Sequence[Segment]) -> list[float]:
+    """The weights of tokens that cover these characters: each that of the last segment it reaches into."""
+    if len({s.weight for s in segments}) == 1:
+        return [segments[0].weight] * len(tokens)
+    spans = [(begin, s.weight) for s, begin, end in _spans(segments) if begin < end]
+    starts, weights = zip((-2, 0.0), *spans, strict=True)  # a token of no characters may stand before all of them
+    ends = [max(end, begin + 1) for begin, end in tokens]
+    return np.array(weights)[np.searchsorted(starts, ends) - 1].tolist()
 
 
 def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
