@@ -95,9 +95,8 @@ def _output(
 
 
 def pieces(base: Checkpoint, entry: Entry) -> Iterator[memoryview]:
-    """The bytes of a tensor, piece by piece, in one buffer that is used again."""
-    buffer = memoryview(bytearray(min(CHUNK, entry.size)))
+    """The bytes of a tensor, piece by piece, each in a buffer of its own."""
     for offset in range(0, entry.size, CHUNK):
-        piece = buffer[: min(CHUNK, entry.size - offset)]
+        piece = memoryview(bytearray(min(CHUNK, entry.size - offset)))
         base.read_into(entry, offset, piece)
         yield piece

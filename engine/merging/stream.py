@@ -1,7 +1,8 @@
 """The tensors of a merged checkpoint computed block by block and written to shards as they come.
 
 Comes from: `plan`. Goes to: weight files in the folder that `merge` is filling. Blocks of rows are read, updated
-in float64, rounded once and written; nothing larger is ever held, except one weight at a time that goes through 4 bits.
+in float64, rounded once and written behind the next block's computing; nothing larger is ever held, except one weight at
+a time that goes through 4 bits.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from engine.behind import behind
 from engine.errors import WorkFailed
 from engine.events import Emit, Stage
 from engine.files import write_json
@@ -64,10 +66,10 @@ class MergeStream:
 
     def _shard(self, path: Path, outputs: list[Output]) -> str:
         """One weight file; its SHA-256."""
-        with ShardWriter(path, [o.planned for o in outputs]) as writer:
+        with ShardWriter(path, [o.planned for o in outputs]) as writer, behind(writer.write) as write:
             for output in outputs:
                 for piece in pieces(self.base, output.source) if output.copied else self._computed(output):
-                    writer.write(piece)
+                    write(piece)
                     self._done += len(piece)
                     self._tell()
         return writer.sha256

@@ -79,15 +79,19 @@ def test_it_ends_with_the_block_and_a_signal_to_all_is_not_for_it(tmp_path: Path
     def begun() -> bool:
         return (tmp_path / "copy").is_file() and bool((tmp_path / "copy").read_text())
 
-    with pytest.raises(ZeroDivisionError), aside.aside(work):
-        wait_for(begun)
-        copy = int((tmp_path / "copy").read_text())
-        os.kill(copy, signal.SIGINT)
-        os.kill(copy, signal.SIGTERM)
-        time.sleep(0.1)
-        assert psutil.Process(copy).status() != psutil.STATUS_ZOMBIE
-        raise ZeroDivisionError
-    assert not psutil.pid_exists(copy)
+    def original() -> None:
+        with aside.aside(work):
+            wait_for(begun)
+            copy = int((tmp_path / "copy").read_text())
+            os.kill(copy, signal.SIGINT)
+            os.kill(copy, signal.SIGTERM)
+            time.sleep(0.1)
+            assert psutil.Process(copy).status() != psutil.STATUS_ZOMBIE
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        original()
+    assert not psutil.pid_exists(int((tmp_path / "copy").read_text()))
 
 
 def test_a_copy_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
