@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from engine.behind import behind
 from engine.errors import WorkFailed
 from engine.events import Emit, Stage
 from engine.files import write_json
+from engine.merging.behind import behind
 from engine.merging.deltas import UNCHANGED
 from engine.merging.plan import Output, pieces
 from engine.models import nf4

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from engine.behind import behind
+from engine.merging.behind import behind
 
 
 def test_all_are_made_in_order_when_the_block_ends() -> None:

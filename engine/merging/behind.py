@@ -1,6 +1,6 @@
 """Calls made in a thread behind the one that computes what they are given: writing, while the next block is computed.
 
-Comes from and goes to: `merging.stream`. No torch here.
+Comes from and goes to: `stream`. No torch here.
 """
 
 from __future__ import annotations
