@@ -152,7 +152,7 @@ class Rows:
         """What `tokenise` gives, with what is to be said about it.
 
         Raises:
-            InputError: see `tokenise`; or more rows than data.max_refused cannot be used.
+            InputError: see `tokenise`; or with those that cannot be tokenised more rows than data.max_refused cannot be used.
         """
         train, test = self.tokenise(emit)
         overlap = reader.overlap(self.train.items, self.test.items if self.test else [])
@@ -177,7 +177,8 @@ def read(project: Project, workspace: Workspace, tokenizer: Any, emit: Emit) -> 
     """Read a project's data and keep its unseen rows apart.
 
     Raises:
-        InputError: a source cannot be read, its shape is unknown, or the template cannot be used.
+        InputError: a source cannot be read, its shape is unknown, more rows than data.max_refused cannot be used, or the
+            template cannot be.
     """
     data = project.data
     emit(events.Stage(name="read rows", done=0, unit="rows"))
@@ -194,6 +195,8 @@ def read(project: Project, workspace: Workspace, tokenizer: Any, emit: Emit) -> 
         train_items, test_items, test_ledger = _split(train_items, train_ledger, data)
     count = train_ledger.read + test_ledger.read
     emit(events.Stage(name="read rows", done=count, total=count, unit="rows"))
+    for ledger in (train_ledger, test_ledger):
+        _stop_if_refused(ledger, data)
     template = prompts.template_for(data, tokenizer)
     settings = json.dumps([project.train.max_length, project.train.overlong, template.fingerprint()])
     how = [settings, tokenizer.backend_tokenizer.to_str()]

@@ -224,6 +224,38 @@ def test_what_needs_a_gpu_is_refused_before_anything_is_read(
     assert code == 2 and said in err and "rows" not in out
 
 
+def stages(project: store.ProjectFolder) -> list[str]:
+    """The stages of the newest run, once each, as they end."""
+    told = events.read(project.runs()[-1].events)[0]
+    return [e.name.split(" ")[0] for e in told if isinstance(e, events.Stage) and e.done == e.total]
+
+
+def test_too_many_broken_rows_are_refused_before_the_base_is_loaded(call: Call, project: store.ProjectFolder) -> None:
+    write_rows(Path("data/rows.jsonl"), [*pairs(16), "{broken\n", "{broken\n"])
+    code, _, err = call("train", "p")
+    assert code == 2 and "2 of 14 rows cannot be used" in err and "rows.jsonl:17" in err
+    assert stages(project) == ["read"]
+
+
+def test_rows_are_tokenised_once_and_a_next_run_finds_them(call: Call, project: store.ProjectFolder) -> None:
+    """The first time beside the loading of the base, where that can be, with the same training."""
+    trained = []
+    for expected in (["read", "load", "tokenise", "tokenise"], ["read", "load"]):
+        assert call("train", "p", "--set", "train.steps=2", "--set", "train.save_every=0")[0] == 0
+        told = stages(project)
+        assert told[: len(expected)] == expected and told.count("tokenise") == expected.count("tokenise")
+        run = project.runs()[-1]
+        ledger = (run.path / "ledger.json").read_bytes()
+        trained.append((ledger, (run.adapter / "adapter_model.safetensors").read_bytes()))
+    assert trained[0] == trained[1]
+
+
+def test_a_row_that_is_too_long_is_named_though_a_copy_met_it_first(call: Call, project: store.ProjectFolder) -> None:
+    write_rows(Path("data/rows.jsonl"), [*pairs(16), {"question": "a " * 50, "answer": "b"}])
+    code, _, err = call("train", "p", "--set", "train.max_length=60", "--set", "train.overlong=stop")
+    assert code == 2 and "rows.jsonl:17" in err and "raise train.max_length" in err
+
+
 def test_the_adapter_that_early_stopping_keeps_is_said_to_be_the_best(call: Call, project: store.ProjectFolder) -> None:
     settings = ["train.steps=20", "train.evaluate_every=1", "train.early_stopping=1", "train.learning_rate=0.5"]
     settings += ["train.examples_per_step=4", "train.save_every=1", "train.schedule=constant"]
