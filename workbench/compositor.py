@@ -54,7 +54,8 @@ class Sparing(Compositor):
         """Where widgets stand that did not stand there before, and where they stood, is to be drawn.
 
         Textual compares with the last arrangement it made of all widgets, which is not what the terminal shows after
-        scrolling, or after somebody asked where a widget is: what stood only there would stay on the terminal.
+        scrolling, or after somebody asked where a widget is: what stood only there would stay on the terminal. Marked when
+        widgets are arranged, too, because a screen beneath another hands its marks up and is not asked for a frame.
         """
         stand = self.visible_widgets
         if stand is not self._stood:

@@ -86,12 +86,12 @@ def train(
     ranks = ranks or ALONE
     divided = sharding.divides(project.launch.strategy, ranks)
     workspace = Workspace(folder.workspace)
-    alone = beside is None and ranks.count == 1
+    alone = beside is None and ranks.count == 1  # a session has its base already, ranks wait for each other's rows
     beside = beside or _Alone(run, project, workspace, emit)
     if wrong := needs.problems(project, choose_device(project.launch).type):
         raise wrong[0]
 
-    def read() -> tuple[str, dataset.Rows]:
+    def read() -> tuple[str, dataset.RawDataset]:
         location, tokenizer = tokenizer_of(project, workspace)
         return location, dataset.read(project, workspace, tokenizer, emit)
 
@@ -99,14 +99,14 @@ def train(
         loaded = load_base(project, workspace, emit, divided) if divided else beside.base()
         return loaded, lora.attach(loaded, project.lora, location, project.model.revision, project.train.seed)
 
-    location, rows = ranks.after_lead(read)
+    location, raw = ranks.after_lead(read)
     if alone:
-        with contextlib.nullcontext(lambda told: None) if rows.stored else aside(rows.tokenise) as listen:
+        with contextlib.nullcontext(lambda told: None) if raw.is_stored else aside(raw.tokenise) as listen:
             loaded, initial = base()
             listen(emit)
-        data = rows.dataset(emit)
+        data = raw.dataset(emit)
     else:
-        data = ranks.after_lead(lambda: rows.dataset(emit))
+        data = ranks.after_lead(lambda: raw.dataset(emit))
         if len(set(ranks.gather([data.digest]))) > 1:
             remedy = "let all machines see the same workspace, with the same versions"
             raise InputError("the ranks have read different rows, or their tokenizers differ", remedy=remedy)

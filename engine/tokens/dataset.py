@@ -101,40 +101,40 @@ def load(project: Project, workspace: Workspace, tokenizer: Any, emit: Emit) -> 
     """Read, split, render and tokenise a project's data.
 
     Raises:
-        InputError: see `read` and `Rows.dataset`.
+        InputError: see `read` and `RawDataset.dataset`.
     """
     return read(project, workspace, tokenizer, emit).dataset(emit)
 
 
 @dataclass(frozen=True)
-class Side:
-    """The rows of one side before they are tokenised.
+class RawSplit:
+    """One side of the data before it is tokenised.
 
     Attributes:
-        stored: where their examples are, or will be, found by the same rows, tokenizer and settings.
+        file: where its examples are, or will be: named by the rows, the tokenizer and the settings.
     """
 
     name: str
     items: list[tuple[reader.Row, prompts.Item]]
     ledger: Ledger
-    stored: Path
+    file: Path
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A project's data, read and split; to be tokenised."""
+class RawDataset:
+    """A project's data, read and split, before it is tokenised."""
 
     project: Project
     tokenizer: Any
     shape: Shape
     template: prompts.Template
-    train: Side
-    test: Side | None
+    train: RawSplit
+    test: RawSplit | None
 
     @property
-    def stored(self) -> bool:
+    def is_stored(self) -> bool:
         """Whether all of it was tokenised before."""
-        return all(side.stored.is_file() for side in (self.train, self.test) if side)
+        return all(side.file.is_file() for side in (self.train, self.test) if side)
 
     def tokenise(self, emit: Emit) -> tuple[Split, Split | None]:
         """Examples of the training and the unseen rows, from where they are stored, or made and stored there; called once.
@@ -142,11 +142,7 @@ class Rows:
         Raises:
             InputError: a row is too long and train.overlong is "stop".
         """
-
-        def split(side: Side) -> Split:
-            return _tokenise(side, self.project, self.template, self.tokenizer, emit)
-
-        return split(self.train), split(self.test) if self.test else None
+        return _tokenise(self, self.train, emit), _tokenise(self, self.test, emit) if self.test else None
 
     def dataset(self, emit: Emit) -> Dataset:
         """What `tokenise` gives, with what is to be said about it.
@@ -173,7 +169,7 @@ class Rows:
         return found
 
 
-def read(project: Project, workspace: Workspace, tokenizer: Any, emit: Emit) -> Rows:
+def read(project: Project, workspace: Workspace, tokenizer: Any, emit: Emit) -> RawDataset:
     """Read a project's data and keep its unseen rows apart.
 
     Raises:
@@ -201,12 +197,12 @@ def read(project: Project, workspace: Workspace, tokenizer: Any, emit: Emit) -> 
     settings = json.dumps([project.train.max_length, project.train.overlong, template.fingerprint()])
     how = [settings, tokenizer.backend_tokenizer.to_str()]
 
-    def side(name: str, items: list[tuple[reader.Row, prompts.Item]], ledger: Ledger) -> Side:
+    def side(name: str, items: list[tuple[reader.Row, prompts.Item]], ledger: Ledger) -> RawSplit:
         key = cache_key([*how, *(repr(item) + row.where for row, item in items)])
-        return Side(name, items, ledger, workspace.root / ".cache" / "tokens" / f"{key[:32]}.npz")
+        return RawSplit(name, items, ledger, workspace.root / ".cache" / "tokens" / f"{key[:32]}.npz")
 
     test = side("unseen rows", test_items, test_ledger) if test_items is not None else None
-    return Rows(project, tokenizer, shape, template, side("training rows", train_items, train_ledger), test)
+    return RawDataset(project, tokenizer, shape, template, side("training rows", train_items, train_ledger), test)
 
 
 def _split(
@@ -238,11 +234,11 @@ def _stop_if_refused(ledger: Ledger, data: DataTable) -> None:
         )
 
 
-def _tokenise(side: Side, project: Project, template: prompts.Template, tokenizer: Any, emit: Emit) -> Split:
+def _tokenise(raw: RawDataset, side: RawSplit, emit: Emit) -> Split:
     """Examples of all rows, from the cache where they were made before; cut and refused rows go into the ledger."""
     items, ledger = side.items, side.ledger
-    max_length, overlong = project.train.max_length, project.train.overlong
-    if (stored := load_examples(side.stored)) is not None:
+    max_length, overlong = raw.project.train.max_length, raw.project.train.overlong
+    if (stored := load_examples(side.file)) is not None:
         examples, extra = stored
         for where, reason in extra["dropped"]:
             ledger.drop(where, reason)
@@ -251,13 +247,13 @@ def _tokenise(side: Side, project: Project, template: prompts.Template, tokenize
                 ledger.recut(example.where)
         kept = {e.where for e in examples}
         return Split(examples, [(r, i) for r, i in items if r.where in kept], ledger)
-    encoder = Encoder(tokenizer)
+    encoder = Encoder(raw.tokenizer)
     examples, kept_items, dropped = [], [], []
     for number, (row, item) in enumerate(items):
         if number % 500 == 0 and number:
             emit(events.Stage(name=f"tokenise {side.name}", done=number, total=len(items), unit="rows"))
         try:
-            example = encode(encoder, template, row.where, item, max_length, overlong)
+            example = encode(encoder, raw.template, row.where, item, max_length, overlong)
         except RowError as error:
             dropped.append((row.where, str(error)))
             ledger.drop(row.where, str(error))
@@ -267,7 +263,7 @@ def _tokenise(side: Side, project: Project, template: prompts.Template, tokenize
         examples.append(example)
         kept_items.append((row, item))
     emit(events.Stage(name=f"tokenise {side.name}", done=len(items), total=len(items), unit="rows"))
-    save_examples(side.stored, examples, {"dropped": dropped})
+    save_examples(side.file, examples, {"dropped": dropped})
     return Split(examples, kept_items, ledger)
 
 
