@@ -96,7 +96,7 @@ def score_scopes(
     pieces = [p for p in _pieces(examples, context_length(loaded, window)) if wanted[p.first : p.end].any()]
     runs = split_by_tokens([p.tokens for p in pieces], _at_once(loaded, batch_tokens))
     done, all_tokens = 0, sum(p.tokens for p in pieces)
-    with _eval_mode(loaded.causal), torch.no_grad():
+    with _eval_mode(loaded.causal), torch.no_grad(), loaded.multiplying():
         while runs:
             run = runs.pop(0)
             batch, places = _batch([pieces[i] for i in run], ids, wanted)

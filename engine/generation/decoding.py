@@ -14,15 +14,12 @@ continued correctly this way is not believed but tried, once per model.
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import psutil
 import torch
 from torch import nn
-from torch.nn.functional import linear
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from engine.errors import InputError
@@ -255,8 +252,7 @@ def _apart(a: torch.Tensor, b: torch.Tensor) -> float:
 
 @contextlib.contextmanager
 def inference(loaded: Loaded) -> Iterator[None]:
-    """While in the block: eval mode, no gradients, 4-bit weights dequantized once where there is memory for it, fp32
-    products on the CPU by oneDNN.
+    """While in the block: eval mode, no gradients, quick products on a CPU (`Blocked`).
 
     Afterwards every module is in the mode it was in. Not `torch.inference_mode`: tensors that a model keeps (rotary
     tables, biases that bitsandbytes casts in place) would be inference tensors, which training cannot use.
@@ -265,86 +261,8 @@ def inference(loaded: Loaded) -> Iterator[None]:
     if training:
         loaded.causal.eval()
     try:
-        whole = contextlib.nullcontext() if loaded.sharded else unpacked(loaded.causal)
-        with torch.no_grad(), whole, quick(loaded.causal):
+        with torch.no_grad(), loaded.multiplying():
             yield
     finally:
         for module in training:
             module.training = True
-
-
-@contextlib.contextmanager
-def unpacked(model: nn.Module, share: float = 0.25) -> Iterator[None]:
-    """While in the block, 4-bit layers on the CPU multiply with weights that were dequantized once.
-
-    bitsandbytes dequantizes at every call, which for a token a row costs more than the product. The same numbers go
-    into the same product, so that the results are bit-equal; the quantized weights are read, never written. Nothing is
-    done where the weights would take more than `share` of the free memory.
-    """
-    from bitsandbytes.functional import dequantize_4bit
-
-    layers: list[Any] = [layer for layer in model.modules() if _can_unpack(layer)]
-    needed = sum(layer.in_features * layer.out_features * layer.compute_dtype.itemsize for layer in layers)
-    if needed > share * psutil.virtual_memory().available:
-        layers = []
-    try:
-        for layer in layers:
-            dense = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
-            layer.forward = functools.partial(_product, dense, layer)
-        yield
-    finally:
-        for layer in layers:
-            vars(layer).pop("forward", None)
-
-
-def _can_unpack(layer: nn.Module) -> bool:
-    from bitsandbytes.nn import Linear4bit
-
-    if not isinstance(layer, Linear4bit) or "forward" in vars(layer):  # an outer block may have done it
-        return False
-    weight: Any = layer.weight
-    return weight.device.type == "cpu" and weight.quant_state.dtype == layer.compute_dtype
-
-
-def _product(dense: torch.Tensor, layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
-    """What `Linear4bit.forward` computes, with the weight at hand."""
-    bias = None if layer.bias is None else layer.bias.to(dense.dtype)
-    return product(x.to(dense.dtype), dense, bias).to(x.dtype)
-
-
-_ONEDNN = (
-    torch.backends.mkldnn.is_available()
-    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    and torch.backends.cpu.get_cpu_capability() != "AVX2"
-)
-
-
-def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """`linear`, without a gradient; for more than one row in fp32 on a CPU by oneDNN.
-
-    torch leaves these to a BLAS that packs its operands first, and for few rows takes twice as long as for one. oneDNN,
-    which torch has for other types, takes about as long for eight rows as for one. Not with AVX2 alone: there it is the
-    slower of the two for few rows. Equal rows give equal results.
-    """
-    single = x.numel() <= x.shape[-1]
-    if single or not _ONEDNN or x.dtype != torch.float32 or x.device.type != "cpu" or not weight.is_contiguous():
-        return linear(x, weight, bias)
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-
-
-@contextlib.contextmanager
-def quick(model: nn.Module) -> Iterator[None]:
-    """While in the block, fp32 linear layers on the CPU multiply as `product` does."""
-    linears = (m for m in model.modules() if type(m) is nn.Linear and "forward" not in vars(m))
-    layers: list[Any] = [m for m in linears if m.weight.dtype == torch.float32 and m.weight.device.type == "cpu"]
-    try:
-        for layer in layers:
-            layer.forward = functools.partial(_quick, layer)
-        yield
-    finally:
-        for layer in layers:
-            vars(layer).pop("forward", None)
-
-
-def _quick(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
-    return product(x, layer.weight, layer.bias)

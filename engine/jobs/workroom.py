@@ -138,6 +138,7 @@ class Workroom:
         if loaded.causal.is_gradient_checkpointing:
             loaded.causal.gradient_checkpointing_disable()
         loaded.causal.eval()
+        loaded.blocked.kept = True
         memory.release(loaded.device)
         lost = owner.shelf.put_back()
         owner.run, owner.stopping = "", None
@@ -209,6 +210,9 @@ class _InSession:
     def base(self) -> Any:
         self._preparing = False
         self.owner.shelf.bare()
+        blocked = self.owner.loaded.blocked
+        blocked.kept = False
+        blocked.forget()
         return self.owner.loaded
 
     @contextlib.contextmanager

@@ -18,6 +18,7 @@ from torch import nn
 
 from engine.errors import InputError
 from engine.models import attention, switching
+from engine.models.blocked import Blocked
 from engine.models.loss import Head
 from engine.tokens.examples import Batch
 
@@ -32,6 +33,7 @@ class Loaded:
         names: of the attached adapters, and what PEFT calls each.
         route: "varlen" (examples end to end) or "padded" (a row each); see `proof`.
         head: hidden states -> logits, the model's own scaling and capping included.
+        blocked: what its linear layers multiply with where there are no gradients; see `multiplying`.
         base_changed: an adapter's initialisation took something out of the base's weights.
         sharded: this process holds a part of each layer (see `training.sharding`): every pass is run by all ranks.
         agreed: tokens chosen here -> those that all ranks go on with.
@@ -45,12 +47,16 @@ class Loaded:
     quantization: str
     route: str = "padded"
     head: Head = field(init=False)
+    blocked: Blocked = field(init=False)
     peft: Any = None
     names: dict[str, str] = field(default_factory=dict)
     base_changed: bool = False
     sharded: bool = False
     agreed: Callable[[list[int]], list[int]] = list
     _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def __post_init__(self) -> None:
+        self.blocked = Blocked(self.causal)
 
     @property
     def decoder(self) -> nn.Module:
@@ -80,6 +86,10 @@ class Loaded:
         inside = inside.to(self.device)
         padded[inside] = ids
         return self.decoder(input_ids=padded, use_cache=False).last_hidden_state[inside]
+
+    def multiplying(self) -> contextlib.AbstractContextManager[None]:
+        """While in the block the base's products are quick ones, without gradients, where the device is a CPU."""
+        return contextlib.nullcontext() if self.sharded else self.blocked.multiplying()
 
     def recompute_activations(self) -> None:
         """Keep no activations inside layers for the backward pass.
