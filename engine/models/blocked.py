@@ -3,9 +3,9 @@
     weight (out, in), or its 4 bits  ->  blocked, a copy in memory  ->  as many products as texts take
 
 A product of few rows reads its weight and does little else. torch's BLAS packs it first, and oneDNN, given it row by row,
-does so, too: laid out before, four rows take a third of the time in bf16 and a third to a half in fp32, a hundred rows
-still a few percent less. In bf16 the results are those of `linear` to the bit; in fp32 they are oneDNN's, rounded in another order.
-Equal rows give equal results. Layouts: oneDNN, "Understanding Memory Formats".
+does so, too: laid out before, four rows of a weight that stays in the cache take a third to a half of the time, a hundred rows
+a few percent less, and a large model what its weights take to be read. In bf16 the results are those of `linear` to the
+bit; in fp32 they are oneDNN's, rounded in another order. Equal rows give equal results.
 
 Comes from: a `Loaded`, which has one of these. Goes to: `generation.decoding` and `evaluation.scoring`, around what runs the
 model without gradients.
@@ -114,15 +114,12 @@ def _dtype(module: Any) -> torch.dtype | None:
     """What a layer on the CPU multiplies in; None where it is none of those that this can do it for."""
     from bitsandbytes.nn import Linear4bit
 
-    if type(module) is not nn.Linear and not isinstance(module, Linear4bit):
-        return None
-    weight: Any = module.weight
-    dtype = weight.dtype
     if isinstance(module, Linear4bit):
-        dtype = module.compute_dtype
-        if getattr(weight, "quant_state", None) is None or weight.quant_state.dtype != dtype:
-            return None
-    return dtype if weight.device.type == "cpu" and multiplies(dtype) else None
+        state = getattr(module.weight, "quant_state", None)
+        dtype = module.compute_dtype if state is not None and state.dtype == module.compute_dtype else None
+    else:
+        dtype = module.weight.dtype if type(module) is nn.Linear else None
+    return dtype if dtype is not None and module.weight.device.type == "cpu" and multiplies(dtype) else None
 
 
 def _source(layer: Any) -> tuple[int, int]:

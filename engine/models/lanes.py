@@ -5,9 +5,9 @@
 
 Comes from: a `Loaded` with stored or training adapters attached. Goes to: `generation.together`. PEFT's own way
 (`adapter_names`) gathers each adapter's rows by index, in every layer; here the rows of a lane stand next to each other
-and are a slice. On a CPU the arithmetic is PEFT's, to the last rounding, so that a lane says what its adapter says alone.
-On a GPU, where starting a product costs more than a thin one takes, all lanes share one batched product, in the type
-that the base computes in.
+and are a slice. Where starting a product costs more than a thin one takes, all lanes share one batched product: on a GPU
+always, in the type that the base computes in; on a CPU a token at a time, in the adapters' own type and rounded where
+PEFT rounds, so that a lane says what its adapter says alone.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ class Lanes:
     """Which adapter each row of the next forward passes goes through.
 
     Attributes:
-        stacked: whether the lanes of a layer share one batched product where they can.
+        long: whether lanes share a batched product also where each has many tokens.
     """
 
-    def __init__(self, names: dict[str, str], stacked: bool = False) -> None:
-        self._names, self.stacked = names, stacked
+    def __init__(self, names: dict[str, str], long: bool = False) -> None:
+        self._names, self.long = names, long
         self.groups: list[tuple[str, slice]] = []
         self._stacks: dict[Any, _Stack | None] = {}
 
@@ -89,10 +89,12 @@ class Lanes:
             self.groups = groups
             self._stacks.clear()
 
-    def stack(self, layer: Any, dtype: torch.dtype) -> _Stack | None:
-        """The matrices of all rows of this assignment, or None where they do not fit into one product."""
+    def stack(self, layer: Any, x: torch.Tensor) -> _Stack | None:
+        """The matrices of all rows of this assignment, or None where `x` is not to be multiplied with them at once."""
+        if x.ndim != 3 or not (self.long or x.shape[1] == 1):
+            return None
         if layer not in self._stacks:
-            self._stacks[layer] = _stack(layer, self.groups, dtype) if self.stacked else None
+            self._stacks[layer] = _stack(layer, self.groups, x.dtype if x.is_cuda else None)
         return self._stacks[layer]
 
 
@@ -105,14 +107,21 @@ class _Stack:
     b: torch.Tensor
 
 
-def _stack(layer: Any, groups: Sequence[tuple[str, slice]], dtype: torch.dtype) -> _Stack | None:
-    """Only where every lane has this layer, in one rank, and no base row stands between them."""
+def _stack(layer: Any, groups: Sequence[tuple[str, slice]], dtype: torch.dtype | None) -> _Stack | None:
+    """Only where every lane has this layer, in one rank and without a bias, and no base row stands between them.
+
+    Args:
+        dtype: of the matrices; None: their own.
+    """
     rows = sum(part.stop - part.start for _, part in groups)
     if not groups or rows > MOST_STACKED or rows != groups[-1][1].stop - groups[0][1].start:
         return None
     if not all(key in layer.lora_A for key, _ in groups) or len({layer.lora_A[k].weight.shape for k, _ in groups}) > 1:
         return None
     keys = [key for key, part in groups for _ in range(part.stop - part.start)]
+    if any(layer.lora_B[key].bias is not None for key in keys):
+        return None
+    dtype = dtype or layer.lora_A[keys[0]].weight.dtype
     a = torch.stack([layer.lora_A[key].weight.to(dtype).T for key in keys])
     b = torch.stack([(layer.lora_B[key].weight * layer.scaling[key]).to(dtype).T for key in keys])
     return _Stack(slice(groups[0][1].start, groups[-1][1].stop), a, b)
@@ -128,7 +137,7 @@ def lanes(loaded: Loaded) -> Iterator[Lanes]:
     Raises:
         InputError: an adapter is attached whose initialisation changed the base, so that there is no base lane.
     """
-    assigned = Lanes(loaded.names, stacked=loaded.device.type == "cuda")
+    assigned = Lanes(loaded.names, long=loaded.device.type == "cuda")
     if loaded.peft is None:
         yield assigned
         return
@@ -157,14 +166,19 @@ def _forward(
 ) -> torch.Tensor:
     """(rows, tokens, in) -> (rows, tokens, out)."""
     result = layer.base_layer(x, *args, **kwargs)
-    stack = assigned.stack(layer, result.dtype) if x.ndim == 3 else None
-    if stack is not None:
-        result[stack.rows].baddbmm_(torch.bmm(x[stack.rows].to(result.dtype), stack.a), stack.b)
+    if (stack := assigned.stack(layer, x)) is not None:
+        down = torch.bmm(x[stack.rows].to(stack.a.dtype), stack.a)
+        if x.is_cuda:
+            result[stack.rows].baddbmm_(down, stack.b)
+        else:
+            _add(result, stack.rows, torch.bmm(down, stack.b), rounds_first)
         return result
     for key, rows in assigned.groups:
-        if key not in layer.lora_A:
-            continue
-        a, b = layer.lora_A[key], layer.lora_B[key]
-        update = b(a(x[rows].to(a.weight.dtype))) * layer.scaling[key]
-        result[rows] += update.to(result.dtype) if rounds_first else update
+        if key in layer.lora_A:
+            a, b = layer.lora_A[key], layer.lora_B[key]
+            _add(result, rows, b(a(x[rows].to(a.weight.dtype))) * layer.scaling[key], rounds_first)
     return result
+
+
+def _add(result: torch.Tensor, rows: slice, update: torch.Tensor, rounds_first: bool) -> None:
+    result[rows] += update.to(result.dtype) if rounds_first else update

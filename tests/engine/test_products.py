@@ -221,16 +221,30 @@ def test_rotary_positions_of_another_kind_are_left_alone(load: Callable[..., Loa
 def test_lanes_in_one_product_are_those_of_each_adapter(tmp_path: Path, order: list[str | None]) -> None:
     configs = {"a": {}, "b": {"lora_alpha": 32}, "c": {"target_modules": ["q_proj"]}}
     loaded = with_adapters(tmp_path, "llama", configs)
-    ids = torch.tensor([PROMPT] * len(order))
     found = []
-    for stacked in (False, True):
+    for long, tokens in ((False, len(PROMPT)), (True, len(PROMPT)), (False, 1)):
+        ids = torch.tensor([PROMPT[:tokens]] * len(order))
         with inference(loaded), lanes(loaded) as assigned:
-            assigned.stacked = stacked
+            assigned.long = long
             assigned.assign(order)
             found.append(loaded.decoder(input_ids=ids, use_cache=False).last_hidden_state)
-            stacks = [assigned.stack(layer, torch.float32) for layer in list(assigned._stacks)]
-        assert any(s is not None for s in stacks) == (stacked and order != ["a", None, "b"])
+            used = any(stack is not None for stack in assigned._stacks.values())
+        assert used == ((long or tokens == 1) and order != ["a", None, "b"])
     assert relative(found[1], found[0]) < 1e-5
+    assert relative(found[2][:, 0], found[0][:, 0]) < 1e-5, "the first token, alone or before others"
+
+
+def test_an_adapter_with_a_bias_keeps_it_in_its_lane(tmp_path: Path) -> None:
+    loaded = with_adapters(tmp_path, "llama", {"a": {"lora_bias": True}})
+    for name, parameter in loaded.causal.named_parameters():
+        if "lora_B" in name and name.endswith("bias"):
+            parameter.data.normal_()
+    ids = torch.tensor([PROMPT[:1]] * 2)
+    with inference(loaded), lanes(loaded) as assigned:
+        assigned.assign([None, "a"])
+        found = loaded.decoder(input_ids=ids, use_cache=False).last_hidden_state
+    with inference(loaded), loaded.using("a"):
+        assert relative(found[1], loaded.decoder(input_ids=ids, use_cache=False).last_hidden_state[1]) < 1e-5
 
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

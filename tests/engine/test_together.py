@@ -10,7 +10,7 @@ import torch
 
 from engine import spec
 from engine.generation.answering import Settings, complete, next_logits
-from engine.generation.decoding import inference, product
+from engine.generation.decoding import inference
 from engine.generation.together import Column, Together, compare
 from engine.models.lanes import cannot_share, lanes
 from engine.models.loaded import Loaded
@@ -154,25 +154,3 @@ def test_an_adapter_in_training_answers_from_its_weights_of_the_moment_and_is_le
                 parameter.zero_()
     idle = compare(loaded, [lora.NAME], PROMPT, Settings(10), {lora.NAME: ""})[0]
     assert idle.answer == base.answer and not idle.changed and idle.kl == 0.0
-
-
-@pytest.mark.parametrize("shape", [(1, 1, 300), (2, 1, 300), (3, 5, 300), (4, 300), (0, 300), (300,)])
-@pytest.mark.parametrize("bias", [False, True])
-def test_the_quick_product_is_the_product_and_equal_rows_are_equal(shape: tuple[int, ...], bias: bool) -> None:
-    """Against float64, as close as torch's own; equal rows to the last bit, or no adapter could be said to do nothing."""
-    x, weight, add = torch.randn(shape), torch.randn(70, 300), torch.randn(70) if bias else None
-    exact = torch.nn.functional.linear(x.double(), weight.double(), None if add is None else add.double())
-    assert torch.allclose(product(x, weight, add).double(), exact, atol=1e-3, rtol=0)
-    assert product(x, weight, add).shape == exact.shape
-    if x.numel() > 300:
-        same = x.reshape(-1, 300)[:1].repeat(5, 1)
-        assert len({row.numpy().tobytes() for row in product(same, weight, add)}) == 1
-        flipped = product(x.reshape(-1, 300).flip(0).contiguous(), weight, add).flip(0)
-        assert torch.equal(flipped, product(x.reshape(-1, 300), weight, add))
-
-
-def test_layers_multiply_quickly_only_while_texts_are_written(tmp_path: Path) -> None:
-    loaded = with_adapters(tmp_path, "llama", {"a": {}})
-    with inference(loaded), lanes(loaded), inference(loaded):
-        assert sum("forward" in vars(m) for m in loaded.causal.modules() if type(m) is torch.nn.Linear) > 10
-    assert not any("forward" in vars(m) for m in loaded.causal.modules())
