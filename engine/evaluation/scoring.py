@@ -22,7 +22,6 @@ from engine.evaluation.metrics import RowScore
 from engine.evaluation.results import ALL
 from engine.models import memory
 from engine.models.loaded import Loaded
-from engine.models.loss import token_nll
 from engine.tokens.examples import Batch, Example, split_by_tokens
 
 Progress = Callable[[int, int], None]
@@ -174,13 +173,8 @@ def _batch(pieces: Sequence[_Piece], ids: np.ndarray, wanted: np.ndarray) -> tup
 
 def _token_nll(loaded: Loaded, batch: Batch) -> np.ndarray | None:
     """-log p of the targets that have a weight, (supervised,) float32; None where memory does not suffice."""
-    chosen = np.flatnonzero(batch.weights)
     try:
-        targets, hidden = torch.from_numpy(batch.targets).to(loaded.device), loaded.hidden(batch)
-        if len(chosen) < len(targets):
-            at = torch.from_numpy(chosen).to(loaded.device)
-            targets, hidden = targets[at], hidden[at]
-        return token_nll(hidden, targets, loaded.head).cpu().numpy()
+        return loaded.nll(batch).cpu().numpy()
     except (RuntimeError, MemoryError) as error:
         if not memory.is_out_of_memory(error):
             raise

@@ -23,7 +23,7 @@ from torch import nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from engine.errors import InputError
-from engine.models import memory
+from engine.models import ending, memory
 from engine.models.loaded import Loaded
 
 
@@ -147,8 +147,10 @@ class Rows:
             memory.trim()
         ids = torch.tensor([[*p, *[0] * (longest - len(p))] for p in prompts], device=device)
         cache: Any = self._new_cache()
-        hidden = self._forward(ids, torch.arange(longest, device=device).expand(ids.shape), None, cache)
         ends = torch.tensor(lengths, device=device)
+        last = torch.arange(len(ends), device=device) * longest + ends - 1
+        with ending.only(self.loaded.last_mlp, last, ids.numel()):
+            hidden = self._forward(ids, torch.arange(longest, device=device).expand(ids.shape), None, cache)
         if min(lengths) < longest:
             places = torch.arange(longest, device=device)
             source = (places[None] - (longest - ends)[:, None]) % longest
@@ -160,7 +162,7 @@ class Rows:
         else:
             self._cache = cache
         self.lengths += lengths
-        return hidden[torch.arange(len(ends), device=device), ends - 1]
+        return hidden.flatten(0, 1)[last]
 
     def step(self, tokens: Sequence[int]) -> torch.Tensor:
         """One more token for every row: their hidden states, (rows, width)."""

@@ -94,7 +94,7 @@ class _Norm(torch.autograd.Function):
             to_weight = (upward.float() * x * root).flatten(0, -2).sum(0).to(weight.dtype)
         upward = upward * weight
         share = (upward * x).sum(-1, keepdim=True, dtype=torch.float32).mul_(root).mul_(root).div_(-x.shape[-1])
-        return torch.addcmul(upward.float(), x.float(), share).mul_(root).to(x.dtype), to_weight, None
+        return _times(upward.addcmul_(x, share.to(x.dtype)), root), to_weight, None
 
 
 def _times(x: torch.Tensor, by: torch.Tensor) -> torch.Tensor:

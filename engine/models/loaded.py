@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from engine.errors import InputError
-from engine.models import attention, switching
+from engine.models import attention, ending, switching
 from engine.models.blocked import Blocked
-from engine.models.loss import Head
+from engine.models.loss import Head, token_nll
 from engine.tokens.examples import Batch
 
 
@@ -33,6 +34,7 @@ class Loaded:
         names: of the attached adapters, and what PEFT calls each.
         route: "varlen" (examples end to end) or "padded" (a row each); see `proof`.
         head: hidden states -> logits, the model's own scaling and capping included.
+        last_mlp: the MLP of the last layer where it can be left out for positions that nobody asks for; see `ending`.
         blocked: what its linear layers multiply with where there are no gradients; see `multiplying`.
         base_changed: an adapter's initialisation took something out of the base's weights.
         sharded: this process holds a part of each layer (see `training.sharding`): every pass is run by all ranks.
@@ -47,6 +49,7 @@ class Loaded:
     quantization: str
     route: str = "padded"
     head: Head = field(init=False)
+    last_mlp: nn.Module | None = None
     blocked: Blocked = field(init=False)
     peft: Any = None
     names: dict[str, str] = field(default_factory=dict)
@@ -90,6 +93,36 @@ class Loaded:
     def multiplying(self) -> contextlib.AbstractContextManager[None]:
         """While in the block the base's products are quick ones, without gradients, where the device is a CPU."""
         return contextlib.nullcontext() if self.sharded else self.blocked.multiplying()
+
+    def nll(self, batch: Batch) -> torch.Tensor:
+        """-log p of the targets that have a weight, in nats: (batch.supervised,) float32."""
+        places = self._places(batch)
+        return token_nll(self._asked(batch, places), self._targets(batch)[places], self.head)
+
+    def summed(self, batch: Batch) -> torch.Tensor:
+        """Sum over the targets of weight * -log p(target): a scalar in nats, 0 with a graph where none has a weight.
+
+        Other positions are never projected, and the last layer leaves out of them what it can.
+        """
+        places = self._places(batch)
+        if not len(places):
+            return self.hidden(batch).sum().float() * 0.0
+        weights = torch.from_numpy(batch.weights).to(self.device)[places]
+        nll = token_nll(self._asked(batch, places), self._targets(batch)[places], self.head)
+        return (nll * weights).sum()
+
+    def _places(self, batch: Batch) -> torch.Tensor:
+        return torch.from_numpy(np.flatnonzero(batch.weights)).to(self.device)
+
+    def _targets(self, batch: Batch) -> torch.Tensor:
+        return torch.from_numpy(batch.targets).to(self.device)
+
+    def _asked(self, batch: Batch, places: torch.Tensor) -> torch.Tensor:
+        """Last hidden states of these positions of a flat batch, (n, width)."""
+        recomputed = torch.is_grad_enabled() and self.causal.is_gradient_checkpointing
+        mlp = self.last_mlp if self.route == attention.NAME and not recomputed else None
+        with ending.only(mlp, places, len(batch.ids)):
+            return self.hidden(batch)[places]
 
     def recompute_activations(self) -> None:
         """Keep no activations inside layers for the backward pass.

@@ -15,7 +15,7 @@ from torch import nn
 
 from engine import network
 from engine.errors import InputError, WorkFailed
-from engine.models import attention, bnb, fusing, proof
+from engine.models import attention, bnb, fusing, memory, proof
 from engine.models.loaded import Loaded
 from engine.models.tokenizer import base_location, hub_errors, load_tokenizer, quiet
 from engine.store import Workspace
@@ -68,6 +68,8 @@ def load(project: Project, workspace: Workspace) -> Loaded:
         WorkFailed: it does not fit into memory.
     """
     device = choose_device(project.launch)
+    if device.type == "cpu":
+        memory.hold()
     loaded = read(project, workspace, device)
     fusing.fuse(loaded.causal, device, loaded.dtype)
     settle(loaded, project.model)

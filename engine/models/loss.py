@@ -96,15 +96,3 @@ def _softmax_gradient(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torc
     total = logits.logsumexp(-1, keepdim=True)
     nll = (total - logits.gather(1, targets))[:, 0]
     return nll, logits.sub_(total).exp_().scatter_add_(1, targets, torch.full_like(total, -1.0))
-
-
-def summed(hidden: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, head: Head) -> torch.Tensor:
-    """Sum over positions of weight * -log p(target): a scalar in nats, 0 with a graph where nothing is supervised.
-
-    Args:
-        hidden: (T, width). targets: (T,) int64. weights: (T,) float32; positions of weight 0 are never projected.
-    """
-    chosen = torch.nonzero(weights, as_tuple=True)[0]
-    if len(chosen) == 0:
-        return hidden.sum().float() * 0.0
-    return (token_nll(hidden[chosen], targets[chosen], head) * weights[chosen]).sum()

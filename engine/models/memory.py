@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -77,9 +78,23 @@ def attempt(work: Callable[[], T]) -> T | None:
         return None
 
 
-_trim: Callable[[int], int] | None = (
-    getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-)
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+_trim: Callable[[int], int] | None = getattr(_libc, "malloc_trim", None)
+_mallopt: Callable[[int, int], int] | None = getattr(_libc, "mallopt", None)
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+OWN_PAGES = 2**25
+"""Bytes from which a block has pages of its own, which go back as soon as it is freed: the most that glibc comes to by itself."""
+
+
+def hold() -> None:
+    """Let the C library keep what is freed, for the next of as many blocks that come and go in a pass, until `release` or `trim`.
+
+    Given back and taken again, each page is cleared anew by the system, which took 4 % (of 98 million weights) to 8 % (of
+    8 million) of a training's time on a CPU. Nothing where it is not glibc, or where its variables say otherwise.
+    """
+    if _mallopt is not None and not any(name.startswith("MALLOC_") for name in os.environ):
+        _mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        _mallopt(M_MMAP_THRESHOLD, OWN_PAGES)
 
 
 def release(device: torch.device) -> None:

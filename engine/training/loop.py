@@ -26,7 +26,7 @@ from engine import events
 from engine.control import StopRequest
 from engine.errors import InputError, WorkFailed
 from engine.events import Emit
-from engine.models import loss, memory
+from engine.models import memory
 from engine.models.loaded import Loaded
 from engine.models.products import Products
 from engine.tables import Project
@@ -214,11 +214,8 @@ class Training:
 
     def backward(self, examples: list[Example], denominator: float) -> torch.Tensor:
         """Add a micro-batch's gradient; its share of the step's loss, still on the device."""
-        batch, device = collate(examples), self.loaded.device
-        targets, weights = torch.from_numpy(batch.targets).to(device), torch.from_numpy(batch.weights).to(device)
         with self.products:
-            hidden = self.loaded.hidden(batch)
-            share = loss.summed(hidden, targets, weights, self.loaded.head) / (denominator or 1.0)
+            share = self.loaded.summed(collate(examples)) / (denominator or 1.0)
             if share.requires_grad:  # not where only the head is trained, and nothing here is supervised
                 share.backward()
         return share.detach()

@@ -19,7 +19,7 @@ from engine.errors import InputError, WorkFailed
 from engine.evaluation import matrix, metrics
 from engine.evaluation.results import Evaluation
 from engine.models.loaded import Loaded
-from engine.models.loss import Head, summed
+from engine.models.loss import Head
 from engine.tables import Project
 from engine.tokens.examples import Encoder, Example, Segment, collate
 from engine.training import lora
@@ -390,9 +390,8 @@ def test_the_table_fits_a_terminal_and_cannot_act_on_it(base_folder, tmp_path, s
 
 def gradient(loaded: Loaded, examples: list[Example]) -> dict[str, torch.Tensor]:
     batch = collate(examples)
-    targets, weights = torch.from_numpy(batch.targets), torch.from_numpy(batch.weights)
     loaded.causal.train()
-    summed(loaded.hidden(batch), targets, weights, loaded.head).backward()
+    loaded.summed(batch).backward()
     found = {}
     for name, parameter in loaded.parameters():
         assert parameter.grad is not None

@@ -17,7 +17,6 @@ from engine.evaluation import scoring
 from engine.generation.answering import Settings, complete
 from engine.merging.merge import merge
 from engine.models.loaded import Loaded
-from engine.models.loss import summed
 from engine.models.nf4 import FourBit, rounded
 from engine.tokens.examples import collate
 from engine.training import checkpoint, lora
@@ -30,8 +29,7 @@ def gradient(training: Training) -> torch.Tensor:
     """Of all rows, as the loop computes it."""
     loaded, batch = training.loaded, collate(training.examples)
     loaded.causal.train()
-    hidden = loaded.hidden(batch)
-    summed(hidden, torch.from_numpy(batch.targets), torch.from_numpy(batch.weights), loaded.head).backward()
+    loaded.summed(batch).backward()
     return gradient_of(loaded)
 
 

@@ -28,9 +28,7 @@ def gradient(loaded: Loaded, products: Products | None = None) -> tuple[float, t
     torch.manual_seed(0)  # for the dropout of a base that has some
     batch = collate(examples_of(5))
     with products or torch.enable_grad():
-        hidden = loaded.hidden(batch)
-        targets, weights = torch.from_numpy(batch.targets), torch.from_numpy(batch.weights)
-        share = loss.summed(hidden, targets, weights, loaded.head)
+        share = loaded.summed(batch)
         share.backward()
     return float(share.detach()), gradient_of(loaded)
 
@@ -98,7 +96,7 @@ def test_a_gradient_taken_with_the_logits_is_the_one_of_cross_entropy(
     heads = [loss.Head(lambda h: h @ matrix.T, vocabulary, m) for m in (frozen, lambda: None)]
     found = []
     for head in heads:
-        value = loss.summed(hidden, targets, weights, head)
+        value = (loss.token_nll(hidden, targets, head) * weights).sum()
         value.backward()
         assert hidden.grad is not None
         found.append((float(value.detach()), hidden.grad))
