@@ -149,7 +149,7 @@ class Rows:
         cache: Any = self._new_cache()
         ends = torch.tensor(lengths, device=device)
         last = torch.arange(len(ends), device=device) * longest + ends - 1
-        with ending.only(self.loaded.last_mlp, last, ids.numel()):
+        with ending.only(self.loaded.last_mlp, last[:, None], ids.numel()):
             hidden = self._forward(ids, torch.arange(longest, device=device).expand(ids.shape), None, cache)
         if min(lengths) < longest:
             places = torch.arange(longest, device=device)

@@ -35,9 +35,10 @@ def only(mlp: nn.Module | None, places: torch.Tensor, positions: int) -> Iterato
     """While in the block `mlp` takes `places` of its `positions` alone, and leaves zeros elsewhere.
 
     Args:
-        places: (n,) int64, in the positions of all rows end to end. mlp: None: nothing is done.
+        places: (rows, n) int64, in the positions of all rows end to end, n of each row: what is in a row stays in it, as
+            adapters ask who go by rows (`lanes`). mlp: None: nothing is done.
     """
-    if mlp is None or not 0 < len(places) <= MOST * positions:
+    if mlp is None or not 0 < places.numel() <= MOST * positions:
         yield
         return
     own = vars(mlp).get("forward")
@@ -53,5 +54,5 @@ def only(mlp: nn.Module | None, places: torch.Tensor, positions: int) -> Iterato
 def _at(whole: Callable[[torch.Tensor], Any], places: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """(rows, T, width) -> the same."""
     flat = x.reshape(-1, x.shape[-1])
-    made = whole(flat.index_select(0, places)[None])
-    return torch.zeros_like(flat).index_copy(0, places, made[0]).view(x.shape)
+    made = whole(flat.index_select(0, places.flatten()).view(*places.shape, -1))
+    return torch.zeros_like(flat).index_copy(0, places.flatten(), made.flatten(0, 1)).view(x.shape)

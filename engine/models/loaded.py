@@ -121,7 +121,7 @@ class Loaded:
         """Last hidden states of these positions of a flat batch, (n, width)."""
         recomputed = torch.is_grad_enabled() and self.causal.is_gradient_checkpointing
         mlp = self.last_mlp if self.route == attention.NAME and not recomputed else None
-        with ending.only(mlp, places, len(batch.ids)):
+        with ending.only(mlp, places[None], len(batch.ids)):
             return self.hidden(batch)[places]
 
     def recompute_activations(self) -> None:

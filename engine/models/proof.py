@@ -101,7 +101,7 @@ def _last_mlp(loaded: Loaded, ids: np.ndarray) -> torch.nn.Module | None:
         return None
     whole, places = _ordinary(loaded, ids), torch.tensor([2, 3, 9, 16])
     try:
-        with ending.only(mlp, places, len(ids)):
+        with ending.only(mlp, places[None], len(ids)):
             found = _ordinary(loaded, ids)
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):  # it takes or gives more than one tensor
         return None
