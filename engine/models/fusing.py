@@ -1,5 +1,5 @@
 """Parts of a model in fewer operations, in place of what transformers spells out: RMS norms, gated MLPs, rotary positions
-on a GPU, RMS norms on a CPU that multiplies bf16.
+on a GPU; RMS norms and rotary positions on a CPU that multiplies bf16.
 
 What the spelled-out operations keep for the backward pass is larger than what the fused ones keep: a norm's input in
 fp32, and silu(gate) beside gate. Which modules may be replaced is not looked up by class but tried, each norm and one MLP
@@ -39,6 +39,7 @@ def fuse(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     if device.type == "cpu":
         if dtype == torch.bfloat16:
             fuse_norms(model, _Norm.apply)
+            fuse_rotary(model, _Rotary.apply)
         return
     if device.type != "cuda":
         return
@@ -170,6 +171,33 @@ def _with_rotary(forward: FunctionType, rotated: Rotated, like: torch.Tensor) ->
     )  # fmt: skip
     other.__kwdefaults__ = forward.__kwdefaults__
     return other
+
+
+class _Rotary(torch.autograd.Function):
+    """x cos + half(x) sin of queries and keys, half(x) = (-x2, x1), in the layout in memory that they have.
+
+    backwards:  dx = dy cos - half(dy) sin', where sin' has its halves swapped
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> Any:
+        ctx.save_for_backward(cos, sin)
+        return _turned(query, cos, sin), _turned(key, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, of_query: torch.Tensor, of_key: torch.Tensor) -> Any:  # type: ignore[override]
+        cos, sin = ctx.saved_tensors
+        swapped = -sin.roll(sin.shape[-1] // 2, -1)
+        return _turned(of_query, cos, swapped), _turned(of_key, cos, swapped), None, None
+
+
+def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """(batch, heads, T, width), with cos and sin (batch or 1, T, width)."""
+    half, laid = x.shape[-1] // 2, x.transpose(1, 2)
+    sign = torch.cat((-sin[..., :half], sin[..., half:]), -1)
+    shape = (*cos.shape[:2], laid.shape[2], cos.shape[-1])
+    full = (each[:, :, None].expand(shape).contiguous() for each in (cos, sign))
+    return (laid * next(full)).addcmul_(laid.roll(half, -1), next(full)).transpose(1, 2)
 
 
 @torch.no_grad()

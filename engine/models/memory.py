@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -25,7 +26,8 @@ def used_bytes(device: torch.device) -> int:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Most bytes that this process has taken so far: on a GPU what torch's allocator held, on a CPU resident memory."""
+    """Most bytes that this process has taken since `forget_peak`: on a GPU what torch's allocator held, on a CPU resident
+    memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     try:
@@ -36,6 +38,16 @@ def peak_bytes(device: torch.device) -> int:
         import sys
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def forget_peak(device: torch.device) -> None:
+    """Let `peak_bytes` begin anew, with what is in use; where the system does not offer that, it goes on."""
+    release(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
 
 
 def is_out_of_memory(error: BaseException) -> bool:

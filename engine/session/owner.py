@@ -132,6 +132,8 @@ class Owner:
         while writing:
             writing[0].end()
             writing.pop(0)
+        if self.loaded.device.type == "cpu":
+            memory.trim()
 
     def _admit(self, writing: list[Writing]) -> None:
         """Carry out what waits; what writes is begun.

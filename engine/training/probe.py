@@ -1,4 +1,5 @@
-"""What the largest micro-batch of a run takes, measured before the first step: one forward and one backward pass.
+"""What the largest micro-batch of a run takes, measured before the first step: one forward and one backward pass, whatever
+the process has held before.
 
     the steps to come -> the micro-batch of most tokens -> forward, backward -> bytes; its gradient is dropped
 
@@ -35,6 +36,7 @@ def measure(training: Training) -> Pass:
         Whatever a forward and backward pass raises; for too little memory only where `loop.Training.attempt` does.
     """
     examples, device = largest(training), training.loaded.device
+    memory.forget_peak(device)
     training.loaded.causal.train()
     if not examples:  # more ranks than examples in a step
         training.keep_company(1)

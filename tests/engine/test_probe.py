@@ -11,6 +11,7 @@ import torch
 
 from engine import architecture, estimate, events, smaller, store
 from engine.console import told
+from engine.models import memory
 from engine.models.loaded import Loaded
 from engine.training import probe
 from tests.engine.commandline import Call, pairs, write_project, write_rows
@@ -138,3 +139,13 @@ def test_every_change_offered_is_one_that_the_project_file_takes() -> None:
     assert seen == {
         "train.micro_batch_tokens", "train.activation_checkpointing", "model.quantization", "lora.r", "train.max_length"
     }  # fmt: skip
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+def test_the_peak_begins_anew() -> None:
+    cpu, before = torch.device("cpu"), memory.used_bytes(torch.device("cpu"))
+    held = torch.ones(50_000_000)
+    assert memory.peak_bytes(cpu) > before + 150_000_000
+    del held
+    memory.forget_peak(cpu)
+    assert memory.peak_bytes(cpu) < before + 100_000_000

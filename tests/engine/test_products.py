@@ -209,6 +209,22 @@ def test_rotary_positions_are_those_of_the_model_or_are_left_alone(load: Callabl
     assert len(asked) in (0, fused), "another model of the process is left as it is"
 
 
+def test_rotary_positions_of_a_cpu_and_their_gradient_are_those_of_the_definition() -> None:
+    draw = torch.Generator().manual_seed(0)
+    shapes = ((2, 3, 5, 24), (2, 1, 5, 24), (1, 5, 24), (1, 5, 24))
+    query, key, cos, sin = (torch.randn(shape, generator=draw, dtype=torch.float64) for shape in shapes)
+    found, wanted = ([x.clone().requires_grad_() for x in (query, key)] for _ in range(2))
+    turned = fusing._Rotary.apply(*found, cos, sin)
+    spelled = [x * cos[:, None] + torch.cat((-x[..., 12:], x[..., :12]), -1) * sin[:, None] for x in wanted]
+    for results in (turned, spelled):
+        sum((x**3).sum() for x in results).backward()  # type: ignore[union-attr]
+    for one, other in zip([*turned, *found], [*spelled, *wanted], strict=True):
+        assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)
+    for one, other in zip(found, wanted, strict=True):
+        assert one.grad is not None and other.grad is not None
+        assert torch.allclose(one.grad, other.grad, rtol=1e-12, atol=1e-12)
+
+
 @torch.no_grad()
 def test_rotary_positions_of_another_kind_are_left_alone(load: Callable[..., Loaded]) -> None:
     loaded = load("llama")
