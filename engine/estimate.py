@@ -4,7 +4,7 @@ Comes from: a project's tables and the base's shapes (`architecture`). Goes to: 
 before a run is started. Every part says how it was worked out. What it rests on: transformers' decoders with PEFT's
 fp32 LoRA on this engine's own loop (flash-like attention, logits in chunks, bitsandbytes' layouts).
 
-How far off it is on a CPU: with the rows' lengths known, 1 % under to 14 % over the real peak of the process, in nine
+How far off it is on a CPU: with the rows' lengths known, 8 % under to 9 % over the real peak of the process, in eight
 settings of the starter and of a random Llama of 110 million weights (tests/benchmarks/preflight.py). Without them the
 largest steps that the settings allow are assumed, and it is an upper bound. On a GPU (NVIDIA H100 80 GB; shapes of
 Llama-3.2-1B in bf16 and Qwen3-8B in NF4, five settings): 1 % under to 4 % over what the card gave away.

@@ -73,6 +73,7 @@ def load(project: Project, workspace: Workspace) -> Loaded:
     loaded = read(project, workspace, device)
     fusing.fuse(loaded.causal, device, loaded.dtype)
     settle(loaded, project.model)
+    memory.release(device)
     return loaded
 
 
@@ -120,6 +121,8 @@ def read(project: Project, workspace: Workspace, onto: torch.device) -> Loaded:
     causal.eval()
     causal.config.use_cache = False
     keep_quantized_weights_still(causal)
+    if onto.type == "cpu" and table.quantization != "none":
+        let_go_of_files(causal)
     return Loaded(causal, tokenizer, location, onto, dtype, table.quantization)
 
 
@@ -163,6 +166,16 @@ def keep_quantized_weights_still(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
+
+
+def let_go_of_files(model: nn.Module) -> None:
+    """Give weights that were not quantized memory of their own.
+
+    They are parts of the mapped files, of which all that was quantized stays in this process, too, as long as one is.
+    """
+    for parameter in model.parameters():
+        if type(parameter) is nn.Parameter:
+            parameter.data = parameter.data.clone()
 
 
 def versions() -> dict[str, str]:

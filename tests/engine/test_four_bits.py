@@ -110,3 +110,14 @@ def test_nothing_but_the_adapter_is_upcast(load: Callable[..., Loaded], tmp_path
     held = {n: p for n, p in loaded.causal.named_parameters() if not p.requires_grad}
     assert {p.dtype for p in held.values()} == {torch.bfloat16, torch.uint8}
     assert any("embed_tokens" in n for n in held) and any("norm" in n for n in held)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_the_files_of_a_quantized_base_are_let_go_of(tmp_path: Path, quantization: str) -> None:
+    """A mapped page counts for the process, and all of a file's stay while one tensor is a part of it."""
+    base = tiny.save_tiny(tmp_path / "base", "llama")
+    loaded = tiny.tiny_loaded(base, quantization=quantization, dtype="float32")
+    assert str(base) not in Path("/proc/self/maps").read_text()
+    head = loaded.causal.get_output_embeddings().weight
+    assert (head is loaded.causal.get_input_embeddings().weight) == loaded.causal.config.tie_word_embeddings
