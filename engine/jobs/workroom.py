@@ -135,8 +135,7 @@ class Workroom:
         loaded, name = owner.loaded, owner.run
         loaded.causal.zero_grad(set_to_none=True)
         owner.shelf.bare()
-        if loaded.causal.is_gradient_checkpointing:
-            loaded.causal.gradient_checkpointing_disable()
+        loaded.keep_activations()
         loaded.causal.eval()
         loaded.blocked.kept = True
         memory.release(loaded.device)

@@ -6,7 +6,7 @@
 Attention mixes positions and needs them all; an MLP takes each by itself. A prompt's share of an MLP, of one layer, is a few
 percent of a small model's training, and nearly all of that layer's in reading a prompt whose last token alone goes on.
 
-Comes from: `proof`, which tries it on each model. Goes to: `Loaded.asked` and `generation.decoding`.
+Comes from: `proof`, which tries it on each model. Goes to: `Loaded.nll` and `generation.decoding`.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def _norm(module: Any, normed: Normed, eps: float, x: torch.Tensor) -> torch.Ten
 
 
 class _Norm(torch.autograd.Function):
-    """x / rms(x) * weight, with r = 1 / rms(x) in fp32 and nothing else wide kept in it:
+    """x / rms(x) * weight, with r = 1 / rms(x) in fp32 and nothing wide in it:
 
     dx = r (g - x r^2 mean(g x)),  g = dy weight;  dweight = sum(dy x r)
     """
@@ -194,10 +194,10 @@ class _Rotary(torch.autograd.Function):
 def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """(batch, heads, T, width), with cos and sin (batch or 1, T, width)."""
     half, laid = x.shape[-1] // 2, x.transpose(1, 2)
-    sign = torch.cat((-sin[..., :half], sin[..., half:]), -1)
-    shape = (*cos.shape[:2], laid.shape[2], cos.shape[-1])
-    full = (each[:, :, None].expand(shape).contiguous() for each in (cos, sign))
-    return (laid * next(full)).addcmul_(laid.roll(half, -1), next(full)).transpose(1, 2)
+    signed = torch.cat((-sin[..., :half], sin[..., half:]), -1)
+    shape = (*cos.shape[:2], laid.shape[2], cos.shape[-1])  # of all heads: as wide as x, in one run of memory
+    cos, signed = (each[:, :, None].expand(shape).contiguous() for each in (cos, signed))
+    return (laid * cos).addcmul_(laid.roll(half, -1), signed).transpose(1, 2)
 
 
 @torch.no_grad()

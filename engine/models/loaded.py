@@ -36,6 +36,7 @@ class Loaded:
         head: hidden states -> logits, the model's own scaling and capping included.
         last_mlp: the MLP of the last layer where it can be left out for positions that nobody asks for; see `ending`.
         blocked: what its linear layers multiply with where there are no gradients; see `multiplying`.
+        recomputes: activations inside layers are made again in the backward pass.
         base_changed: an adapter's initialisation took something out of the base's weights.
         sharded: this process holds a part of each layer (see `training.sharding`): every pass is run by all ranks.
         agreed: tokens chosen here -> those that all ranks go on with.
@@ -53,6 +54,7 @@ class Loaded:
     blocked: Blocked = field(init=False)
     peft: Any = None
     names: dict[str, str] = field(default_factory=dict)
+    recomputes: bool = False
     base_changed: bool = False
     sharded: bool = False
     agreed: Callable[[list[int]], list[int]] = list
@@ -95,34 +97,24 @@ class Loaded:
         return contextlib.nullcontext() if self.sharded else self.blocked.multiplying()
 
     def nll(self, batch: Batch) -> torch.Tensor:
-        """-log p of the targets that have a weight, in nats: (batch.supervised,) float32."""
-        places = self._places(batch)
-        return token_nll(self._asked(batch, places), self._targets(batch)[places], self.head)
-
-    def summed(self, batch: Batch) -> torch.Tensor:
-        """Sum over the targets of weight * -log p(target): a scalar in nats, 0 with a graph where none has a weight.
+        """-log p of the targets that have a weight, in nats: (batch.supervised,) float32.
 
         Other positions are never projected, and the last layer leaves out of them what it can.
         """
-        places = self._places(batch)
-        if not len(places):
-            return self.hidden(batch).sum().float() * 0.0
-        weights = torch.from_numpy(batch.weights).to(self.device)[places]
-        nll = token_nll(self._asked(batch, places), self._targets(batch)[places], self.head)
-        return (nll * weights).sum()
-
-    def _places(self, batch: Batch) -> torch.Tensor:
-        return torch.from_numpy(np.flatnonzero(batch.weights)).to(self.device)
-
-    def _targets(self, batch: Batch) -> torch.Tensor:
-        return torch.from_numpy(batch.targets).to(self.device)
-
-    def _asked(self, batch: Batch, places: torch.Tensor) -> torch.Tensor:
-        """Last hidden states of these positions of a flat batch, (n, width)."""
-        recomputed = torch.is_grad_enabled() and self.causal.is_gradient_checkpointing
-        mlp = self.last_mlp if self.route == attention.NAME and not recomputed else None
+        places = torch.from_numpy(np.flatnonzero(batch.weights)).to(self.device)
+        mlp = self.last_mlp
+        if self.route != attention.NAME or (self.recomputes and torch.is_grad_enabled()):
+            mlp = None
         with ending.only(mlp, places[None], len(batch.ids)):
-            return self.hidden(batch)[places]
+            hidden = self.hidden(batch)[places]
+        return token_nll(hidden, torch.from_numpy(batch.targets).to(self.device)[places], self.head)
+
+    def summed(self, batch: Batch) -> torch.Tensor:
+        """Sum over the targets of weight * -log p(target): a scalar in nats, 0 with a graph where none has a weight."""
+        if not batch.supervised:
+            return self.hidden(batch).sum().float() * 0.0
+        weights = torch.from_numpy(batch.weights[batch.weights != 0]).to(self.device)
+        return (self.nll(batch) * weights).sum()
 
     def recompute_activations(self) -> None:
         """Keep no activations inside layers for the backward pass.
@@ -136,6 +128,13 @@ class Loaded:
             raise InputError(
                 "train.activation_checkpointing: not possible on this base", where=self.location
             ) from error
+        self.recomputes = True
+
+    def keep_activations(self) -> None:
+        """The opposite of `recompute_activations`."""
+        if self.recomputes:
+            self.causal.gradient_checkpointing_disable()
+            self.recomputes = False
 
     def plain_head(self, hidden: torch.Tensor) -> torch.Tensor:
         """The output embeddings alone."""
