@@ -73,7 +73,8 @@ def load(project: Project, workspace: Workspace) -> Loaded:
     loaded = read(project, workspace, device)
     fusing.fuse(loaded.causal, device, loaded.dtype)
     settle(loaded, project.model)
-    memory.release(device)
+    if device.type == "cpu":
+        memory.trim()
     return loaded
 
 

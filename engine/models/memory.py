@@ -42,10 +42,11 @@ def peak_bytes(device: torch.device) -> int:
 
 def forget_peak(device: torch.device) -> None:
     """Let `peak_bytes` begin anew, with what is in use; where the system does not offer that, it goes on."""
-    release(device)
     if device.type == "cuda":
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         return
+    trim()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
 
