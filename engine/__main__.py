@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from engine import __version__
+from engine import __version__, libraries
 from engine.verbs import working
 
 if TYPE_CHECKING:
@@ -375,9 +374,7 @@ _UsageError: Any = typer.BadParameter.__mro__[2]
 def main(arguments: list[str] | None = None) -> None:
     """Run a command line (default: this process's) and exit with its code."""
     given = sys.argv[1:] if arguments is None else arguments
-    _share_cores()
-    _allocate_in_segments()
-    _keep_few_products()
+    libraries.prepare()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 still shows something
@@ -389,32 +386,6 @@ def main(arguments: list[str] | None = None) -> None:
         if "--json" in given:
             print(json.dumps({"error": {"problem": error.format_message(), "where": None, "remedy": "see --help"}}))
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _share_cores() -> None:
-    """Let the threads of GNU OpenMP, which torch computes with, sleep soon when they wait for each other.
-
-    By default they spin for milliseconds. On cores that another program wants, too, training took fourteen times as
-    long (six steps in 218 s instead of 15 s, on two cores with a load of 6); on free cores no difference was seen.
-    1000 is what the library itself takes where it sees more threads than cores. It is read when torch is imported.
-    """
-    if not os.environ.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
-        os.environ["GOMP_SPINCOUNT"] = "1000"
-
-
-def _allocate_in_segments() -> None:
-    """Let torch's allocator on a GPU grow what it holds, instead of taking another block for each new length of a batch.
-
-    For rows of all lengths it held a third more than was used without this (10.4 GB for 7.7 GB), and 2 % more with it.
-    """
-    if not os.environ.keys() & {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}:
-        os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
-
-
-def _keep_few_products() -> None:
-    """Let oneDNN keep the code of 64 products instead of 1,024: each shape of a batch has its own, a quarter of a megabyte,
-    and in generation and training few come again later."""
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
 if __name__ == "__main__":

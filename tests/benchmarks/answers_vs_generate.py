@@ -21,6 +21,8 @@ from typing import Any
 
 import harness
 
+from engine import libraries
+
 SIDES = ("ours", "generate")
 NEW_TOKENS = 256
 
@@ -79,6 +81,8 @@ def generate(loaded: Any, stop_ids: Sequence[int], batch_size: int) -> Answers:
 
 def measure(args: argparse.Namespace) -> harness.Facts:
     """One side's run, in this process."""
+    if args.side == "ours":
+        libraries.prepare()
     import torch
 
     from engine.generation.answering import settings_from

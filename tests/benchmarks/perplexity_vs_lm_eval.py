@@ -26,6 +26,8 @@ from typing import Any
 
 import harness
 
+from engine import libraries
+
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 SIDES = ("ours", "lm-eval")
 WARM_UP = 32
@@ -112,6 +114,8 @@ def lm_eval(args: argparse.Namespace) -> Sums:
 
 def measure(args: argparse.Namespace) -> harness.Facts:
     """One side's run, in this process."""
+    if args.side == "ours":
+        libraries.prepare()
     import torch
     from transformers import PreTrainedTokenizerFast
 

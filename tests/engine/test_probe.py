@@ -175,3 +175,31 @@ def test_freed_memory_is_held_until_it_is_trimmed() -> None:
     said = subprocess.run([sys.executable, "-c", HELD], env=environment, capture_output=True, text=True, check=True)
     held, left = map(int, said.stdout.split())
     assert held > 350_000_000 and left < 50_000_000
+
+
+PRODUCTS = """
+import ctypes
+from engine import libraries
+libraries.prepare()
+import torch
+class Figures(ctypes.Structure):  # of glibc's malloc.h
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena b c d mapped f g in_use i j".split()]
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = Figures
+weight = torch.ones(48, 32, dtype=torch.bfloat16)
+def multiply(rows):
+    for n in rows:
+        torch.nn.functional.linear(torch.ones(n, 32, dtype=torch.bfloat16), weight)
+multiply(range(1, 80))
+before = libc.mallinfo2().in_use
+multiply(range(80, 500))
+print(libc.mallinfo2().in_use - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(memory._libc, "mallinfo2"), reason="needs glibc 2.33")
+def test_products_of_ever_other_shapes_are_not_kept() -> None:
+    """16 MB here with the libraries' own bounds, on a CPU that multiplies bf16 in oneDNN."""
+    environment = {k: v for k, v in os.environ.items() if "CACHE_CAPACITY" not in k}
+    said = subprocess.run([sys.executable, "-c", PRODUCTS], env=environment, capture_output=True, text=True, check=True)
+    assert int(said.stdout) < 1_000_000

@@ -10,6 +10,8 @@ import harness
 import jobs
 import numpy as np
 
+from engine import libraries
+
 
 def run(job: common.Job, _: str, clock: common.Clock) -> None:
     from engine import events
@@ -43,4 +45,5 @@ def run(job: common.Job, _: str, clock: common.Clock) -> None:
 
 
 if __name__ == "__main__":
+    libraries.prepare()
     common.main(run, "transformers", "peft", "bitsandbytes")
