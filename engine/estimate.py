@@ -267,9 +267,9 @@ def activations(base: Architecture, project: Project, tokens: int, width: int, d
     return tokens * sum(inside)
 
 
-def _is_lean(project: Project, width: int) -> bool:
-    """Whether `models.products` computes the adapter's layers: in 16 bits, without what it leaves to PEFT."""
-    return width == 2 and not project.lora.dropout and not project.lora.dora and project.model.quantization != "int8"
+def _is_lean(project: Project) -> bool:
+    """Whether `models.products` computes the adapter's layers: without what it leaves to PEFT."""
+    return not project.lora.dropout and not project.lora.dora and project.model.quantization != "int8"
 
 
 def _layer_bytes(base: Architecture, project: Project, number: int, width: int, device: Device, length: int) -> int:
@@ -280,8 +280,8 @@ def _layer_bytes(base: Architecture, project: Project, number: int, width: int, 
     keeps q, k, v and its output; a gated MLP gate, up and activated gate; a norm its input in fp32.
     """
     layer, lora = base.layer(number), project.lora
-    if _is_lean(project, width):
-        return _lean_layer_bytes(base, project, layer, device, length)
+    if _is_lean(project):
+        return _lean_layer_bytes(base, project, layer, width, device, length)
     targets = {m.name for m in base.targets(lora)}
     total, shared = 0, {}
     for m in layer:
@@ -305,13 +305,14 @@ def _layer_bytes(base: Architecture, project: Project, number: int, width: int, 
 
 
 def _lean_layer_bytes(
-    base: Architecture, project: Project, layer: Sequence[Matrix], device: Device, length: int
+    base: Architecture, project: Project, layer: Sequence[Matrix], width: int, device: Device, length: int
 ) -> int:
-    """The same in 16 bits, where `models.products`, `kernels`, `fusing` and `causal` keep nothing in fp32.
+    """The same where `models.products`, `kernels`, `fusing` and `causal` keep no copies.
 
     Layers that share an input keep it once; the attention's output is the next layer's input, and so is the gated MLP's.
-    On a CPU attention keeps its weights of examples that go through it whole, key-value heads are repeated, and an
-    activated gate is kept.
+    On a CPU attention in 16 bits keeps its weights of examples that go through it whole, and in fp32 the groups of equal
+    length beside what they were taken from; key-value heads are repeated, and an activated gate is kept; a norm in fp32
+    keeps what it has normalised, too.
     """
     targets = {m.name for m in base.targets(project.lora)}
     shared = {m.role: m.inputs for m in layer if m.name in targets}
@@ -320,12 +321,15 @@ def _lean_layer_bytes(
     qkv = sum(m.outputs for m in layer if m.role == "attention in")
     inner = sum(m.inputs for m in layer if m.role == "mlp out")
     inputs = sum(n for role, n in shared.items() if role != "attention out")
-    gate, weights = 2, 0
+    gate, weights, norms = 2, 0, _normalised(base)
     if device == "cpu":
         gate, qkv = 3, max(qkv, 3 * heads)
-        weights = (base.config.get("num_attention_heads") or 1) * length if length <= WHOLE_ATTENTION else 0
+        if width == 4:
+            qkv, norms = 2 * qkv, 2 * norms
+        elif length <= WHOLE_ATTENTION:
+            weights = (base.config.get("num_attention_heads") or 1) * length
     activated = inner * (gate if _is_gated(layer, inner) else _gelu(base))
-    return 2 * (inputs + thin + heads + qkv + weights + activated + _normalised(base))
+    return width * (inputs + thin + heads + qkv + weights + activated + norms)
 
 
 def _is_gated(layer: Sequence[Matrix], inner: int) -> bool:
@@ -358,10 +362,10 @@ def working_bytes(
 
 def heap(base: Architecture, project: Project, tokens: int, width: int, device: Device) -> list[Part]:
     """What the C library's heap holds beyond what is in use: every linear layer's output, and where PEFT computes an
-    adapter's the update, the scaled update and the sum, of all layers."""
+    adapter's twice as much again (the update, scaled, and the sum; measured), of all layers."""
     if device != "cpu":
         return []
-    targets = set() if _is_lean(project, width) else {m.name for m in base.targets(project.lora)}
+    targets = set() if _is_lean(project) else {m.name for m in base.targets(project.lora)}
     small = [m for m in base.linear if tokens * m.outputs * width < 2**25]
-    passing = sum(m.outputs * (4 if m.name in targets else 1) for m in small) * width * tokens
+    passing = sum(m.outputs * (3 if m.name in targets else 1) for m in small) * width * tokens
     return [Part("heap", int(KEPT_BY_MALLOC * passing), "freed blocks that the C library does not use again")]

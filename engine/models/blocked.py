@@ -4,8 +4,8 @@
 
 A product of few rows reads its weight and does little else. torch's BLAS packs it first, and oneDNN, given it row by row,
 does so, too: laid out before, four rows of a weight that stays in the cache take a third to a half of the time, a hundred rows
-a few percent less, and a large model what its weights take to be read. In bf16 the results are those of `linear` to the
-bit; in fp32 they are oneDNN's, rounded in another order. Equal rows give equal results.
+a few percent less, and a large model what its weights take to be read. In bf16 the results are those of `linear`, to the
+bit on CPUs with instructions for it; in fp32 they are oneDNN's, rounded in another order. Equal rows give equal results.
 
 Comes from: a `Loaded`, which has one of these. Goes to: `generation.decoding` and `evaluation.scoring`, around what runs the
 model without gradients.

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -71,9 +70,7 @@ class Training:
         self.micro_tokens = self.train.micro_batch_tokens
         self.progress.made_from = self.made_from
         self._said = time.monotonic()
-        # In fp32 on a CPU PEFT's layers copy nothing, and training is Trainer's but for the order of a sum.
-        plain = self.loaded.device.type == "cpu" and self.loaded.dtype == torch.float32
-        self.products = nullcontext() if plain else Products(self.loaded, lora.NAME)
+        self.products = Products(self.loaded, lora.NAME)
         self._prepare()
 
     def _prepare(self) -> None:

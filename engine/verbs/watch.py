@@ -6,6 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+# For `process_lives`, and now: Ctrl+C in the middle of importing a module that makes code out of text, as this one does,
+# ends the process by the signal, whoever catches the exception (CPython remembers that somebody did not).
+import psutil  # noqa: F401
+
 from engine import events
 from engine.console import Console
 from engine.errors import WorkFailed

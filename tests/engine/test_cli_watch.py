@@ -90,6 +90,6 @@ def test_ctrl_c_leaves_the_run_alone(call: Call) -> None:
             assert seen
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=200)
-        assert process.returncode == 0 and "no longer watching" in out and err == ""
+        assert (process.returncode, "no longer watching" in out, err) == (0, True, "")
     finally:
         process.kill()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 from collections.abc import Callable
@@ -214,7 +213,7 @@ def test_activations_are_about_what_the_backward_pass_keeps(base_of: BaseOf, fam
     table = project(**tables)
     loaded = tiny.tiny_loaded(base_of(family), dtype=dtype)
     lora.attach(loaded, table.lora, "base", None, 0)
-    products = Products(loaded, lora.NAME) if dtype == "bfloat16" else contextlib.nullcontext()
+    products = Products(loaded, lora.NAME)
     weights = {p.untyped_storage().data_ptr() for p in loaded.causal.parameters()}
     saved: dict[int, int] = {}
 
@@ -262,11 +261,11 @@ def test_the_estimate_says_what_it_assumed(base_of: BaseOf) -> None:
     assert known.total == sum(part["bytes"] for part in known.to_json()["parts"]) == known.to_json()["bytes"]
 
 
-def test_the_starter_project_is_estimated_within_a_fifth_of_what_was_measured() -> None:
-    """956 MB at the peak of a real run with steps of 1,528 tokens (tests/benchmarks/README.md)."""
+def test_the_starter_project_is_estimated_about_as_measured() -> None:
+    """754 MB at the peak of a real run with steps of 1,528 tokens (tests/benchmarks/README.md)."""
     table = project(train={"steps": 2, "max_length": 256}, model={"dtype": "float32"})
     found = estimate.of_project(table, Workspace(Path(".")), "cpu", step_tokens=1528)
-    assert found.total == pytest.approx(956e6, rel=0.2)
+    assert found.total == pytest.approx(754e6, rel=0.1)
 
 
 QWEN3_8B = {
