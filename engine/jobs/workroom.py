@@ -137,7 +137,7 @@ class Workroom:
         owner.shelf.bare()
         loaded.keep_activations()
         loaded.causal.eval()
-        loaded.blocked.kept = True
+        loaded.blocked.keep()
         memory.release(loaded.device)
         lost = owner.shelf.put_back()
         owner.run, owner.stopping = "", None
@@ -209,9 +209,7 @@ class _InSession:
     def base(self) -> Any:
         self._preparing = False
         self.owner.shelf.bare()
-        blocked = self.owner.loaded.blocked
-        blocked.kept = False
-        blocked.forget()
+        self.owner.loaded.blocked.keep(False)
         return self.owner.loaded
 
     @contextlib.contextmanager

@@ -66,13 +66,10 @@ class Blocked:
     """The linear layers of a base, and the copies of their weights.
 
     Only layers that are there when this is made: of what is attached later nobody knows when it is trained.
-
-    Attributes:
-        kept: copies stay from one `multiplying` to the next: for who asks often, and trains nothing meanwhile.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.kept = False
+        self._kept = False
         self._layers: list[Any] = [module for module in model.modules() if _dtype(module) is not None]
         self._copies: dict[Any, _Copy] = {}
 
@@ -94,12 +91,14 @@ class Blocked:
         finally:
             for layer in layers:
                 vars(layer).pop("forward", None)
-            if not self.kept and layers:
-                self.forget()
+            if not self._kept and layers:
+                self._copies.clear()
 
-    def forget(self) -> None:
-        """Let go of all copies."""
-        self._copies.clear()
+    def keep(self, kept: bool = True) -> None:
+        """Copies stay from one `multiplying` to the next, for who asks often and trains nothing meanwhile; or let go of them."""
+        self._kept = kept
+        if not kept:
+            self._copies.clear()
 
     def _has(self, layer: Any) -> bool:
         return layer in self._copies and self._copies[layer].source == _source(layer)

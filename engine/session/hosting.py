@@ -67,7 +67,7 @@ def serve_alone(owner: Owner, stop: Callable[[], bool], idle_seconds: float) -> 
 
     To ask for the status alone, as those do who watch, keeps no session awake; a training or an evaluation does.
     """
-    owner.loaded.blocked.kept = True
+    owner.loaded.blocked.keep()
     while not owner.over and not stop():
         if owner.wait(POLL_SECONDS):
             owner.serve()

@@ -77,7 +77,7 @@ class Ours:
         quantization = "nf4" if nf4 else "none"
         text = f'[model]\nbase = "{folder / "base"}"\nquantization = "{quantization}"\ndtype = "float32"\n'
         self.loaded = loading.load(spec.parse(text), Workspace(folder))
-        self.loaded.blocked.kept = True  # as in a session
+        self.loaded.blocked.keep()  # as in a session
         for name in NAMES:
             self.loaded.load_adapter(name, folder / name)
 

@@ -95,7 +95,7 @@ def test_int8_and_short_memory_are_left_alone(load: Callable[..., Loaded]) -> No
 def test_kept_copies_are_of_the_weights_as_they_are_now(load: Callable[..., Loaded], change: str) -> None:
     loaded = load("llama", dtype="float32")
     layer: Any = next(m for m in loaded.causal.modules() if type(m) is nn.Linear)
-    loaded.blocked.kept = True
+    loaded.blocked.keep()
     with loaded.multiplying():
         before = hidden(loaded)
     with torch.no_grad():
@@ -115,12 +115,14 @@ def test_copies_are_made_once_where_they_are_kept_and_else_gone(load: Callable[.
     with loaded.multiplying():
         assert copies
     assert not copies
-    loaded.blocked.kept = True
+    loaded.blocked.keep()
     with loaded.multiplying():
         first = list(copies.values())
     with loaded.multiplying():
         pass
     assert first and all(now is made for now, made in zip(copies.values(), first, strict=True))
+    loaded.blocked.keep(False)
+    assert not copies
 
 
 def test_what_is_attached_later_is_no_part_of_it(load: Callable[..., Loaded]) -> None:
