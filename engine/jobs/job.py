@@ -94,8 +94,11 @@ def _quick_imports() -> Iterator[None]:
     if "transformers" in sys.modules or not gc.isenabled():
         yield
         return
+    from engine.models import hf
+
     gc.disable()
     try:
+        hf.prepare()
         yield
     finally:
         gc.freeze()

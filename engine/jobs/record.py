@@ -19,12 +19,20 @@ from engine.text import amount
 from engine.tokens.stored import cache_key
 
 
-def write_run_json(run: Run, project: Project, data: Any, location: str) -> str:
-    """Record what the run is made from; returns the digest that checkpoints are tied to."""
+def base_hashes(location: str) -> dict[str, str]:
+    """SHA-256 of each file of weights by its name, where the base is a folder: a model of the Hub has its revision."""
+    base = Path(location)
+    return {p.name: sha256(p) for p in sorted(base.glob("*.safetensors"))} if base.is_dir() else {}
+
+
+def write_run_json(run: Run, project: Project, data: Any, location: str, weights: dict[str, str]) -> str:
+    """Record what the run is made from; returns the digest that checkpoints are tied to.
+
+    Args:
+        weights: the `base_hashes` of `location`.
+    """
     from engine.models.loading import versions
 
-    base = Path(location)
-    weights = {p.name: sha256(p) for p in sorted(base.glob("*.safetensors"))} if base.is_dir() else {}
     tied = project.model_dump(exclude={"project": True, "eval": True, "generate": True, "launch": True})
     for name in ("save_every", "keep_checkpoints", "sample_every", "micro_batch_tokens", "activation_checkpointing"):
         tied["train"].pop(name)  # these may change between a stop and a resume without changing the result

@@ -18,11 +18,13 @@ from engine.errors import InputError, Stopped, WorkFailed
 from engine.events import Emit
 from engine.files import size_of, write_atomic
 from engine.jobs import record
+from engine.jobs.ahead import Ahead, hashing
 from engine.jobs.aside import aside
 from engine.store import ProjectFolder, Run, Workspace
 from engine.tables import Project
 
 if TYPE_CHECKING:
+    from engine.tokens import dataset
     from engine.training.loop import Training
     from engine.training.ranks import Ranks
 
@@ -64,12 +66,14 @@ def train(
     stop: StopRequest,
     beside: Beside | None = None,
     ranks: Ranks | None = None,
+    ahead: Ahead | None = None,
 ) -> TrainResult:
     """Train the run's adapter, from its newest checkpoint where it has one.
 
     Args:
         beside: a session that has the base loaded; None: this process is for this training alone.
         ranks: the processes that train together, of which rank 0 speaks and writes; None: this one alone.
+        ahead: what was begun before; closed when the data is there.
 
     Raises:
         Stopped: a stop was asked for; the checkpoint is written.
@@ -100,8 +104,9 @@ def train(
         return loaded, lora.attach(loaded, project.lora, location, project.model.revision, project.train.seed)
 
     location, raw = ranks.after_lead(read)
+    hashes = (ahead and ahead.hashes) or hashing(location) if ranks.leads else None
     if alone:
-        with contextlib.nullcontext(lambda told: None) if raw.is_stored else aside(raw.tokenise) as listen:
+        with _tokenising(raw, ahead) as listen:
             loaded, initial = base()
             listen(emit)
         data = raw.dataset(emit)
@@ -116,7 +121,11 @@ def train(
     if divided:
         sharding.shard(loaded, project.model, ranks, choose_device(project.launch))
         emit(events.Note(text=f"{sharding.words(loaded)}; no prompts while this trains"))
-    made_from = ranks.from_lead(lambda: record.write_run_json(run, project, data, location))
+    if ahead is not None:
+        ahead.close()
+    made_from = ranks.from_lead(
+        lambda: record.write_run_json(run, project, data, location, hashes.result() if hashes else {})
+    )
     unseen = data.test.examples if data.test else []
 
     def measure() -> float:
@@ -165,6 +174,17 @@ def train(
     lora.save_adapter(run.adapter, loaded, initial, record.card(run, project, data, step))
     emit(events.Saved(what="adapter", path=str(run.adapter), bytes=size_of(run.adapter), step=step))
     return TrainResult(reason, training.progress.step, run.adapter, best)
+
+
+def _tokenising(
+    raw: dataset.RawDataset, ahead: Ahead | None
+) -> contextlib.AbstractContextManager[Callable[[Emit], None]]:
+    """While in the block the rows are tokenised by another process; gives what waits for that."""
+    if raw.is_stored:
+        return contextlib.nullcontext(lambda told: None)
+    if ahead is not None and ahead.listen is not None:
+        return contextlib.nullcontext(ahead.listen)
+    return aside(raw.tokenise)
 
 
 def _measure_memory(training: Training, workspace: Workspace, emit: Emit) -> None:

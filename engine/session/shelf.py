@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -37,7 +38,6 @@ class Shelf:
     def __init__(self, loaded: Loaded, most: int = MOST) -> None:
         self.loaded, self.most = loaded, most
         self.stored: dict[str, Stored] = {}
-        self._probe = self._base_logits()
 
     def load(self, name: str, path: Path) -> list[str]:
         """Attach a stored adapter; those not asked for longest make room where there are too many or memory is short.
@@ -50,12 +50,12 @@ class Shelf:
         """
         if name in self.stored:
             raise InputError(f"an adapter called {name!r} is here already")
-        info, dropped = adapters.inspect(path), []
+        info, dropped, before = adapters.inspect(path), [], self._before
         while memory.attempt(lambda: (self.loaded.load_adapter(name, path),)) is None:
             if not self.stored:
                 raise InputError("this adapter does not fit into memory", where=str(path))
             dropped.append(self._drop_oldest())
-        if self._probe is not None and not torch.equal(self._probe, self._base_logits()):  # type: ignore[arg-type]
+        if before is not None and not torch.equal(before, self._base_logits()):  # type: ignore[arg-type]
             self.loaded.unload_adapter(name)
             raise InputError("with this adapter loaded the base is no longer the base, bit for bit", where=str(path))
         while len(self.stored) >= self.most:
@@ -105,6 +105,11 @@ class Shelf:
                 lost.append(name)
                 del self.stored[name]
         return lost
+
+    @cached_property
+    def _before(self) -> torch.Tensor | None:
+        """`_base_logits` before the first stored adapter."""
+        return self._base_logits()
 
     def _base_logits(self) -> torch.Tensor | None:
         """What the base says after a few tokens; None where training's initialisation has changed it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from functools import partial
 from typing import TYPE_CHECKING
 
 from engine import events, spec
@@ -9,6 +11,7 @@ from engine.console import Console, shown_path
 from engine.control import stop_requests
 from engine.errors import InputError
 from engine.jobs import detached, launching, work
+from engine.jobs.ahead import Ahead
 from engine.store import ProjectFolder, Run, Workspace
 from engine.tables import LaunchTable, Project
 
@@ -116,12 +119,13 @@ def _train(
     emit = tell(log, console.emit)
     if team is None:
         console.say(f"run {run.label}  ({shown_path(run.path)})")
-    with run.lock(), stop_requests() as stop:
+    begin = partial(Ahead, project, Workspace(folder.workspace)) if team is None else contextlib.nullcontext
+    with run.lock(), stop_requests() as stop, begin() as ahead:
         resumed = _last_step(run) if resumes and run.state().state != "empty" else None
         with job("train", folder.name, emit, run, resumed) as ending:
             if team is not None:
                 emit(events.Note(text=team.words))
-            result = work.train(folder, run, project, emit, stop, ranks=team)
+            result = work.train(folder, run, project, emit, stop, ranks=team, ahead=ahead)
             ending.reason = result.reason
     number = int(run.path.name)
     verbs = [f"loraworkbench {verb} {folder.name} --adapter {number}" for verb in ("eval", "merge")]

@@ -98,6 +98,8 @@ def test_a_module_that_mixes_positions_is_no_such_mlp(load: Callable[..., Loaded
     loaded = load("llama", dtype="float32")
     ids = np.arange(5, 23)
     with torch.no_grad():
-        assert proof._last_mlp(loaded, ids) is not None
+        alone, _ = proof._ordinary(loaded, ids)
+        assert proof._last_mlp(loaded, ids, alone) is not None
         loaded.decoder.layers[-1].mlp = Mixing()  # type: ignore[index,union-attr]
-        assert proof._last_mlp(loaded, ids) is None
+        alone, _ = proof._ordinary(loaded, ids)
+        assert proof._last_mlp(loaded, ids, alone) is None
