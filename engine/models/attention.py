@@ -275,7 +275,7 @@ def _packed(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling
     """The queries of a key-value head as if they were tokens of it: (rows, 1, heads, head width).
 
     transformers does the same where there is a mask. Without one it has sdpa share the heads, whose kernel for that takes
-    3 to 7 times as long in bf16, up to twice in fp32 (32 heads on 8, 100 to 1,000 keys).
+    7 to 13 times as long in bf16, up to twice in fp32 (32 heads on 8, 100 to 1,000 keys).
     """
     rows, heads, _, width = query.shape
     tokens = query.reshape(rows, key.shape[1], -1, width)
