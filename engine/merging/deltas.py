@@ -52,6 +52,12 @@ class Delta:
         a = adapter.tensor(self.a).double()
         return (b, a) if self.kind == "linear" else (a.T.contiguous(), b.T.contiguous())
 
+    def norm(self, adapter: Checkpoint) -> float:
+        """Frobenius norm of scale * left @ right, by two products of r x r: tr((left' left) (right right'))."""
+        left, right = self.factors(adapter)
+        square = float(((left.T @ left) * (right @ right.T)).sum())
+        return abs(self.scale) * max(0.0, square) ** 0.5
+
     def same(self, other: Delta, adapter: Checkpoint) -> bool:
         """Whether both update their parameters alike, whatever their tensors are called."""
         if self == other:

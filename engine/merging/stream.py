@@ -83,7 +83,9 @@ class MergeStream:
     def _computed(self, output: Output) -> Iterator[memoryview]:
         """The bytes of a tensor that is changed, rounded or cast, block of rows by block of rows."""
         dtype = getattr(torch, FLOATS[output.planned.dtype])
-        difference, size, differs = 0.0, 0.0, False
+        delta, size, differs = output.change.delta, 0.0, False
+        plain = delta is not None and not delta.magnitude and not output.change.replacement
+        difference = delta.norm(self.adapter) ** 2 if delta is not None and plain else 0.0
         for own, new in self._blocks(output):
             stored = new.to(dtype)
             if stored.numel():
@@ -93,8 +95,10 @@ class MergeStream:
                     problem = f"tensor {output.planned.name} would hold NaN or infinity"
                     raise WorkFailed(problem, where=str(output.source.file), remedy=f"base or adapter is broken{large}")
             if new is not own:
-                difference += float(torch.linalg.vector_norm(new - own)) ** 2
-                size += float(torch.linalg.vector_norm(own)) ** 2
+                if not plain:
+                    difference += float(torch.linalg.vector_norm(new - own)) ** 2
+                values = own.flatten()
+                size += float(torch.dot(values, values))
                 differs = differs or not torch.equal(stored, own.to(dtype))
             yield stored.reshape(-1).view(torch.uint8).numpy().data
         if output.change != UNCHANGED:
