@@ -6,11 +6,15 @@ PEFT computes the same as five operations: it copies x to fp32 and keeps the cop
 tensor of its own. Here A and B stay fp32 where they are trained and are cast once a micro-batch to what the base
 computes in, as autocast would at every use; products add up in fp32, and the gradients of A and B are fp32.
 
+Where the base is whole and in fp32 there is nothing to cast, and training gives the bits of PEFT's: the base's layer stays
+a step of its own, and the adapter's is PEFT's operations in their order, in place (`_Added`).
+
 Comes from: a `Loaded` in training. Goes to: `training.loop`, around a micro-batch's forward and backward pass.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -91,6 +95,8 @@ class _Layer:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in) -> (..., out)."""
+        if x.dtype == torch.float32 and type(self.base) is nn.Linear:
+            return _Added.apply(self.base(x), x, self.a, self.b, self.scaling)  # type: ignore[return-value]
         return _Product.apply(x, self.a, self.b, self)  # type: ignore[return-value]
 
     def weight(self, dtype: torch.dtype) -> torch.Tensor:
@@ -142,6 +148,39 @@ class _Product(torch.autograd.Function):
             gradient = upward @ layer.weight(upward.dtype)
             gradient = gradient.addmm_(up, layer.thin_a, alpha=1.0 / layer.scaling).view(ctx.shape)
         return gradient, gradient_a, gradient_b, None
+
+
+class _Added(torch.autograd.Function):
+    """out + s (x A') B', into `out`. A step apart from the base's, so that gradients of x are added up in PEFT's order.
+
+    A scaling that is a power of two changes no digit: then it is applied where a product is r wide.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, out: torch.Tensor, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scaling: float
+    ) -> torch.Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        down = flat @ a.T
+        ctx.save_for_backward(flat, down, a, b)
+        ctx.early, ctx.late = (scaling, 1.0) if math.frexp(scaling)[0] == 0.5 else (1.0, scaling)
+        ctx.shape = x.shape
+        ctx.mark_dirty(out)
+        return out.add_(_scaled(_scaled(down, ctx.early) @ b.T, ctx.late).view(out.shape))
+
+    @staticmethod
+    def backward(
+        ctx: Any, upward: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor, None]:  # type: ignore[override]
+        flat, down, a, b = ctx.saved_tensors
+        scaled = _scaled(upward.reshape(-1, upward.shape[-1]), ctx.late)
+        up = _scaled(scaled @ b, ctx.early)
+        gradient = (up @ a).view(ctx.shape) if ctx.needs_input_grad[1] else None
+        return upward, gradient, up.T @ flat, scaled.T @ _scaled(down, ctx.early), None
+
+
+def _scaled(x: torch.Tensor, by: float) -> torch.Tensor:
+    return x if by == 1.0 else x * by
 
 
 def _in_fp32(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
