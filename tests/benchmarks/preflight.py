@@ -1,6 +1,6 @@
 """The estimate of `engine.estimate` beside the real peak of `loraworkbench train`, on the starter and on a random model.
 
-    python tests/benchmarks/preflight.py [--only NAME] [--steps 2]
+    python tests/benchmarks/preflight.py [--only NAME] [--steps 2] [--dtype auto|float32]
 
 The peak is the resident memory of the whole process at its highest (ru_maxrss of a child), files mapped while the base
 is loaded included. Each case is a run of its own of the real command line, on the CPU.
@@ -70,11 +70,12 @@ def peak_of(command: list[str], cwd: Path) -> int:
     return usage.ru_maxrss * 1024
 
 
-def measure(name: str, root: Path, base: Path, steps: int) -> tuple[int, estimate.Estimate]:
+def measure(name: str, root: Path, base: Path, steps: int, dtype: str) -> tuple[int, estimate.Estimate]:
     """(real peak, estimate with the lengths of the real steps) of one case."""
     tables = {table: dict(values) for table, values in CASES[name].items()}
     if tables["model"]["base"] == "random":
         tables["model"]["base"] = str(base)
+    tables["model"]["dtype"] = dtype
     tables.setdefault("train", {})
     tables["train"] = {"examples_per_step": 16, "max_length": 256, "steps": steps, **tables["train"]}
     tables["data"] = {"train": str(shipped("data/word_problems") / "train.jsonl"), "train_limit": 400}
@@ -95,6 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=list(CASES), action="append")
     parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--dtype", choices=["auto", "bfloat16", "float32"], default="auto")
     parser.add_argument("--parts", action="store_true", help="show the parts of each estimate")
     args = parser.parse_args()
     print(f"{'':32}{'tokens':>8}{'peak MB':>10}{'estimate':>10}{'off':>8}")
@@ -103,7 +105,7 @@ def main() -> None:
             CASES[n]["model"]["base"] == "random" for n in args.only or CASES
         ) else Path(folder)  # fmt: skip
         for name in args.only or CASES:
-            peak, found = measure(name, Path(folder), base, args.steps)
+            peak, found = measure(name, Path(folder), base, args.steps, args.dtype)
             off = found.total / peak - 1
             print(f"{name:32}{found.tokens:8,}{peak / 1e6:10,.0f}{found.total / 1e6:10,.0f}{off:+8.0%}", flush=True)
             if args.parts:
