@@ -37,8 +37,7 @@ Rotated = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], tup
 def fuse(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """Fuse what can be on this device, of a base that computes in `dtype`.
 
-    Not norms in fp32 on a CPU: added to what the products round in another order, their roundings take weights after ten steps
-    1.5e-6 from those that transformers' Trainer comes to, and 1e-6 is promised.
+    Not norms in fp32 on a CPU: there training gives the bits of transformers' Trainer, and norms as one step round otherwise.
     """
     if device.type == "cpu":
         if dtype != torch.float32:
