@@ -43,8 +43,9 @@ def test_two_processes_give_the_losses_and_weights_of_one(base_of: Callable[...,
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["small micro-batches", "packed", "fewer rows than ranks"])
 def test_so_they_do_however_the_step_is_split(found: Scenarios, name: str) -> None:
-    # AdamW's first steps turn the last bits of tiny gradients into whole steps: 2e-6 was seen with packing.
-    check_equal(found[name], weights=5e-6)
+    # AdamW's first steps turn the last bits of tiny gradients into whole steps: with packing 2e-6 was seen, by kind of
+    # processor up to 6.2e-6, at gradients that agree to 4e-7. A row that is left out or taken twice would show in both.
+    check_equal(found[name], weights=2e-5)
     assert sorted(row for rows in found[name]["rows"] for row in rows) == found[name]["rows_alone"]
 
 
