@@ -19,16 +19,18 @@ from engine.events import Emit
 from engine.jobs import record
 from engine.jobs.aside import aside
 from engine.store import Workspace
-from engine.tables import Project
+from engine.tables import ModelTable, Project
 
 
-def hashing(location: str) -> Future[dict[str, str]]:
-    """`record.base_hashes`, in a thread that nobody has to wait for."""
+def hashing(table: ModelTable, workspace: Workspace) -> Future[dict[str, str]]:
+    """`record.base_hashes` of model.base, in a thread that nobody has to wait for."""
+    from engine.models.tokenizer import base_location
+
     found: Future[dict[str, str]] = Future()
 
     def work() -> None:
         try:
-            found.set_result(record.base_hashes(location))
+            found.set_result(record.base_hashes(base_location(table, workspace)))
         except BaseException as error:
             found.set_exception(error)
 
@@ -41,20 +43,15 @@ class Ahead:
 
     Attributes:
         listen: waits for the rows to be tokenised and tells a listener what is said of it; None: nobody tokenises them.
-        hashes: see `record.base_hashes`; None: there is no base at model.base, which is told when it is loaded.
+        hashes: see `hashing`.
     """
 
     def __init__(self, project: Project, workspace: Workspace) -> None:
-        from engine.errors import InputError
-        from engine.models.tokenizer import base_location
-
         self._open = contextlib.ExitStack()
         self.listen: Callable[[Emit], None] | None = None
-        self.hashes: Future[dict[str, str]] | None = None
         if _pays(project):
             self.listen = self._open.enter_context(aside(lambda emit: _tokenise(project, workspace, emit)))
-        with contextlib.suppress(InputError):
-            self.hashes = hashing(base_location(project.model, workspace))
+        self.hashes = hashing(project.model, workspace)
 
     def close(self) -> None:
         """End what is still going on."""

@@ -104,8 +104,7 @@ def train(
         return loaded, lora.attach(loaded, project.lora, location, project.model.revision, project.train.seed)
 
     location, raw = ranks.after_lead(read)
-    begun = ahead.hashes if ahead is not None else None
-    hashes = begun or (hashing(location) if ranks.leads else None)
+    hashes = ahead.hashes if ahead else hashing(project.model, workspace) if ranks.leads else None
     if alone:
         with _tokenising(raw, ahead) as listen:
             loaded, initial = base()

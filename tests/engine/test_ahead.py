@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from engine.errors import InputError
 from engine.jobs import ahead
-from engine.store import shipped
+from engine.store import Workspace, shipped
+from engine.tables import ModelTable
 from tests.engine.commandline import ROOT
 
 AHEAD = """
@@ -86,21 +88,22 @@ def test_what_is_elsewhere_or_may_want_torch_is_left_to_the_run(workspace: Path,
     assert run(workspace, "else", setting).startswith("None <Future")
 
 
-def test_a_base_that_is_not_there_is_left_to_the_run(workspace: Path) -> None:
-    assert run(workspace, "else", "model.base=./nowhere").endswith(" None")
-
-
-def test_the_hashes_are_those_of_the_base() -> None:
+def test_the_hashes_are_those_of_the_base(tmp_path: Path) -> None:
     file = shipped("data/starter") / "model.safetensors"
     truth = hashlib.sha256(file.read_bytes()).hexdigest()
-    assert ahead.hashing(str(file.parent)).result(60) == {"model.safetensors": truth}
-    assert ahead.hashing("some/model").result(60) == {}
+    assert ahead.hashing(ModelTable(base=str(file.parent)), Workspace(tmp_path)).result(60) == {file.name: truth}
+    assert ahead.hashing(ModelTable(base="some/model"), Workspace(tmp_path)).result(60) == {}
 
 
-def test_a_file_that_cannot_be_hashed_is_told_to_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_base_that_is_not_there_is_told_to_who_waits(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        ahead.hashing(ModelTable(base="./nowhere"), Workspace(tmp_path)).result(60)
+
+
+def test_a_file_that_cannot_be_hashed_is_told_to_who_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(location: str) -> dict[str, str]:
         raise OSError(5, "Input/output error", location)
 
     monkeypatch.setattr(ahead.record, "base_hashes", broken)
     with pytest.raises(OSError, match="Input/output error"):
-        ahead.hashing("base").result(60)
+        ahead.hashing(ModelTable(base="starter"), Workspace(tmp_path)).result(60)
